@@ -1,0 +1,1 @@
+"""The Tornado-native flavour: everything on the caller's own loop."""

@@ -1,0 +1,955 @@
+"""The client on the caller's loop: connecting, coming back, and what users do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httputil import HTTPHeaders
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from ..backoff import Backoff
+from ..errors import (
+    AlreadyConnected,
+    ConnectionFailed,
+    ConnectionNotReady,
+    ConnectTimeout,
+    ErrorCode,
+    NotAuthorized,
+    ProtocolError,
+    Reason,
+    Status,
+    WseError,
+    origin_of,
+)
+from ..events import Channel, Handler, Signal, check_handler, check_user_type
+from ..limits import Limits
+from ..protocol import Message, Protocol, check_protocol, encode
+from ..rpc import check_rpc_name
+from ..transport.resolver import DaemonResolver
+from ..transport.tornado_ws import TornadoClientTransport
+from .dispatch import Dispatcher, Lane, LoopDispatcher
+from .inbox import Inbox
+from .link import (
+    ABNORMAL,
+    NORMAL,
+    SERVICE_RESTART,
+    TRY_AGAIN,
+    Endpoint,
+    Link,
+    check_timeout,
+    handler_error,
+    log_error,
+    log_failure,
+)
+
+__all__ = ["AsyncWseClient", "ClientSignals", "Generation"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Generation = Literal["current", "older"]
+
+logger = logging.getLogger("wse_tornado.client")
+
+JUMPING = 4000
+# Closings after which coming back makes sense (WIRE.md 5); 1000 is final whatever its reason.
+PASSING_CODES = frozenset({1005, ABNORMAL, 1011, SERVICE_RESTART, TRY_AGAIN, 1014, JUMPING})
+PASSING_HTTP = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class ClientSignals:
+    """What a client tells; subscribe with ``client.when.ready(fn)`` or as a decorator.
+
+    Attributes:
+        connected: ``()``, the socket is open, authentication begins.
+        ready: ``(welcome)``, the server has let the client in; told to late subscribers too.
+        closed: ``(code, reason)``, a connection is over, a refused one too.
+        updated: ``(status)``, the `Status` changed; told to late subscribers too.
+        ignored: ``(message)``, a message that no handler takes (it waits for ``receive``).
+        error: ``(error)``, a problem without a caller to raise in.
+    """
+
+    def __init__(self, *, inline: bool, replay: Callable[[Handler, tuple[Any, ...]], None]) -> None:
+        self.connected = Signal("connected", (), inline=inline)
+        self.ready = Signal("ready", ("welcome",), inline=inline, replays=replay)
+        self.closed = Signal("closed", ("code", "reason"), inline=inline)
+        self.updated = Signal("updated", ("status",), inline=inline, replays=replay)
+        self.ignored = Signal("ignored", ("message",), inline=inline)
+        self.error = Signal("error", ("error",), inline=inline)
+
+
+class _ClientLink(Link):
+    """One connection of a client, from the open socket to its end."""
+
+    def __init__(self, client: AsyncWseClient) -> None:
+        self._client = client
+        super().__init__(client.endpoint, client.lane)
+        self.over = asyncio.Event()
+        self.welcomed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @property
+    def _leading_args(self) -> tuple[Any, ...]:
+        return ()
+
+    def say_hi(self, identity: Any, meta: Any) -> None:
+        """Introduce this client (WIRE.md 3)."""
+        self._send(self._endpoint.types.hi, {"identity": identity, "meta": meta})
+
+    def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
+        if role == "welcome":
+            self.ready = True
+            if not self.welcomed.done():
+                self.welcomed.set_result(payload)
+            self._client._welcomed(self, payload)
+        elif role == "challenge":
+            self._solve(payload)
+        else:
+            self._client._ignore(type, payload)
+
+    def _solve(self, quest: Any) -> None:
+        solver = self._client._solver
+        if solver is None:
+            self._give_up(
+                NotAuthorized(
+                    ErrorCode.INVALID_CRA_HANDLER,
+                    {},
+                    "the server sets a challenge and this client has no solver; "
+                    "set one with client.challenge(fn)",
+                )
+            )
+            return
+
+        def solved(solution: Any, exc: BaseException | None) -> None:
+            if self.ended is not None:
+                return
+            if exc is None:
+                try:
+                    self._send(self._endpoint.types.challenge, solution)
+                    return
+                except WseError as unpackable:
+                    exc = unpackable
+            error = NotAuthorized(
+                ErrorCode.INVALID_CRA_HANDLER,
+                {"origin": origin_of(exc)},
+                f"the challenge solver raised {type(exc).__name__}: {exc}",
+            )
+            error.__cause__ = exc
+            self._give_up(error)
+
+        self._endpoint.dispatcher.beside(solver, (quest,), solved)
+
+    def _give_up(self, error: WseError) -> None:
+        if not self.welcomed.done():
+            self.welcomed.set_exception(error)
+        self.close(NORMAL, Reason.BY_CLIENT)
+
+    def _odd_stamp(self, type: Any, payload: Any, stamp: Any) -> None:
+        # An answer of the older generation: the stamp comes back as the type (WIRE.md 6).
+        if isinstance(stamp, dict):
+            if type in self.pending:
+                if stamp.get("success") is True:
+                    self.pending.resolve(type, payload)
+                else:
+                    self.pending.reject(type, stamp)
+                return
+            if isinstance(type, str) and type.startswith(self._endpoint.legacy_prefix):
+                return  # it came after its time-out
+        super()._odd_stamp(type, payload, stamp)
+
+    def _deliver(self, type: Any, payload: Any) -> None:
+        inbox = self._client._inbox
+        if type in self._endpoint.channel:
+            inbox.offer(Message(type, payload), keep=False)
+        super()._deliver(type, payload)
+
+    def _unheard(self, type: Any, payload: Any) -> None:
+        message = Message(type, payload)
+        if not self._client._inbox.offer(message, keep=True):
+            self._client._ignore(type, payload)
+
+    def _report(self, error: WseError) -> None:
+        self._client._report(error)
+
+    def _bad_message(self, error: WseError) -> None:
+        if not self.welcomed.done():
+            self.welcomed.set_exception(error)
+        self._report(error)
+        self.close(NORMAL, Reason.PROTOCOL_ERR)
+
+    def _send_buffer_full(self) -> bool:
+        raise WseError(
+            "wse.client.send-buffer-full",
+            {"bytes": self.buffered},
+            f"{self.buffered} bytes wait to be sent already; await client.drain() before sending",
+        )
+
+    def send_buffer_drained(self) -> None:
+        self._client._drained()
+
+    def connection_lost(self, code: int, reason: str) -> None:
+        super().connection_lost(code, reason)
+        self._client._socket_closed(self)
+
+    def _on_end(self, code: int, reason: str) -> None:
+        if not self.welcomed.done():
+            self.welcomed.set_exception(_hung_up(code, reason))
+        self._client._link_ended(self, code, reason)
+
+
+def _hung_up(code: int, reason: str) -> WseError:
+    """Why a connection ended before it was ready."""
+    details = {"code": code, "reason": reason}
+    if code == NORMAL and reason == Reason.NOT_AUTHORIZED:
+        return NotAuthorized(None, details, "the server refused this identity")
+    if code == NORMAL and reason == Reason.PROTOCOL_ERR:
+        return ProtocolError(
+            None, details, "the server closed with wse.protocol-error: it speaks another protocol"
+        )
+    why = f"{code} {reason}".strip()
+    return ConnectionFailed(None, details, f"the server hung up before the client was ready: {why}")
+
+
+class AsyncWseClient:
+    """An authenticated WebSocket client, on the Tornado loop it is used on.
+
+    Every method belongs on that loop, except for subscribing and registering.
+
+    Args:
+        url: ``ws://`` or ``wss://``; or a function that returns it, asked at every connect.
+        timeout: Seconds that `connect` and `call` may take by default.
+        reconnect: Come back after a passing loss: True, or a `Backoff` of your own.
+        protocol: How messages are written; `JsonProtocol` by default.
+        headers: Further HTTP headers of the handshake, such as cookies.
+        ssl_options: An ``ssl.SSLContext`` for ``wss://``; by default certificates are verified.
+        limits: Bounds; see `Limits`.
+        expose_errors: Tell callers the stack of a procedure that raised.
+        generation: "older" calls servers of the wire's versions 4.0 to 4.7.
+        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense; the message says which.
+    """
+
+    def __init__(
+        self,
+        url: str | Callable[[], Any],
+        *,
+        timeout: float = 20,
+        reconnect: bool | Backoff = False,
+        protocol: Protocol | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
+        limits: Limits | None = None,
+        expose_errors: bool = False,
+        generation: Generation = "current",
+        compression: bool | Mapping[str, Any] = False,
+        _dispatcher: Dispatcher | None = None,
+    ) -> None:
+        if not callable(url):
+            check_url(url)
+        if generation not in ("current", "older"):
+            raise ValueError(f'generation is "current" or "older", not {generation!r}')
+        if not isinstance(reconnect, (bool, Backoff)):
+            raise TypeError(f"reconnect is True, False or a Backoff, not {reconnect!r}")
+        inline = _dispatcher is None
+        self._url = url
+        self._backoff = Backoff() if reconnect is True else reconnect or None
+        self._headers = dict(headers or {})
+        self._ssl_options = ssl_options
+        self._legacy = generation == "older"
+        self._compression: dict[str, Any] | None = None
+        if compression:
+            self._compression = {} if compression is True else dict(compression)
+        self.endpoint = Endpoint(
+            protocol=check_protocol(protocol),
+            limits=limits or Limits(),
+            dispatcher=_dispatcher or LoopDispatcher(),
+            handler_params=("payload",),
+            inline=inline,
+            timeout=check_timeout(timeout),
+            expose_errors=expose_errors,
+        )
+        self._inline = inline
+        self.when = ClientSignals(inline=inline, replay=self._replay)
+        self.when.updated.take(Status.IDLE)
+        self._status = Status.IDLE
+        self._lane: Lane | None = None
+        self._inbox = Inbox(self.endpoint.limits.max_inbox)
+        self._solver: Handler | None = None
+        self._identity: Any = None
+        self._meta: Any = None
+        self._link: _ClientLink | None = None
+        self._sockets: set[_ClientLink] = set()
+        self._connecting: set[asyncio.Future[WebSocketClientConnection]] = set()
+        self._runner: asyncio.Task[None] | None = None
+        self._jumping = False
+        self._settled: asyncio.Future[Any] | None = None
+        self._failure: WseError | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.closed_with: tuple[int, str] | None = None
+
+    # -- what it is
+
+    @property
+    def status(self) -> Status:
+        """What the client is doing now."""
+        return self._status
+
+    @property
+    def channel(self) -> Channel:
+        """Handlers of messages: ``@client.channel.on("type")``, called with ``(payload)``."""
+        return self.endpoint.channel
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds the last ping took, None before the first."""
+        return self._link.latency if self._link is not None else None
+
+    @property
+    def lane(self) -> Lane:
+        """Where the handlers of this client run, in order, across its connections."""
+        if self._lane is None:
+            self._lane = self.endpoint.dispatcher.lane(self._handler_failed)
+        return self._lane
+
+    # -- connecting
+
+    def challenge(self, fn: F) -> F:
+        """Solve the server's challenges with ``fn(quest)``, which returns the solution.
+
+        A plain or a coroutine function; works as a decorator. See `HmacSolver`.
+
+        Raises:
+            TypeError: It cannot be called with one argument.
+        """
+        check_handler(fn, ("quest",), "challenge")
+        self._solver = Handler(fn, inline=self._inline)
+        return fn
+
+    async def connect(
+        self, identity: Any = None, meta: Any = None, *, timeout: float | None = None
+    ) -> Any:
+        """Connect and get in.
+
+        With ``reconnect``, a server that cannot be reached is tried again until the time is over.
+
+        Args:
+            identity: Who this is, anything the protocol can pack; or a function (plain or
+                coroutine) that returns it, asked again at every reconnect.
+            meta: What to tell about this device, a dictionary; or a function that returns it.
+            timeout: Seconds; the client's ``timeout`` by default.
+
+        Returns:
+            What the server's ``accept`` passed as welcome.
+
+        Raises:
+            NotAuthorized: The server refused, or its challenge could not be answered.
+            ConnectTimeout: Not ready in time.
+            ConnectionFailed: The server cannot be reached, or hung up.
+            ProtocolError: It speaks another protocol.
+            AlreadyConnected: The client is connected, or on its way.
+            NotSerializable: Identity or meta cannot be packed.
+            TypeError: Meta is not a dictionary.
+        """
+        if self._status in (Status.CONNECTING, Status.READY, Status.RE_CONNECTING):
+            raise AlreadyConnected(
+                None, {"status": str(self._status)}, f"the client is {self._status} already"
+            )
+        return await self._begin(identity, meta, timeout)
+
+    async def _begin(self, identity: Any, meta: Any, timeout: float | None) -> Any:
+        seconds = self.endpoint.timeout if timeout is None else check_timeout(timeout)
+        if not callable(meta):
+            check_meta(meta)
+        self._identity, self._meta = identity, meta
+        loop = asyncio.get_running_loop()
+        self._failure = None
+        self._inbox.begin()
+        self._set_status(Status.CONNECTING)
+        settled: asyncio.Future[Any] = loop.create_future()
+        self._settled = settled
+        self._runner = loop.create_task(self._run(loop.time() + seconds, seconds))
+        try:
+            return await asyncio.shield(settled)
+        except asyncio.CancelledError:
+            self._stop(NORMAL, Reason.BY_CLIENT)
+            raise
+
+    async def jump(
+        self, url: str, identity: Any = None, meta: Any = None, *, timeout: float | None = None
+    ) -> Any:
+        """Leave for another server: close with 4000 ``jump``, connect there.
+
+        Args:
+            url: Where to; or a function that returns it.
+            identity: Who to be there; the present identity when None.
+            meta: What to tell there; the present meta when None.
+            timeout: Seconds for all of it; the client's ``timeout`` by default.
+
+        Returns:
+            The new server's welcome.
+
+        Raises:
+            ValueError: The URL is none.
+            WseError: As `connect` does.
+        """
+        if not callable(url):
+            check_url(url)
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+        self._jumping = True  # who waits for messages goes on waiting
+        try:
+            if self._link is not None:
+                self._link.close(JUMPING, Reason.JUMP)
+        finally:
+            self._jumping = False
+        self._abandon_connect()
+        self._url = url
+        return await self._begin(
+            self._identity if identity is None else identity,
+            self._meta if meta is None else meta,
+            timeout,
+        )
+
+    async def close(self, code: int = NORMAL, reason: str = Reason.BY_CLIENT) -> None:
+        """Close, whatever the client is doing, and wait until its sockets are closed.
+
+        Ends a connect, a reconnection, and every wait. Handlers stay registered, and the client
+        may connect again.
+        """
+        self._stop(code, reason)
+        while self._sockets:
+            await self._wait_for_change()
+
+    def drop(self, reason: str = Reason.BY_CLIENT) -> None:
+        """Close with 1000 and ``reason`` without waiting for the socket."""
+        self._stop(NORMAL, reason)
+
+    def _stop(self, code: int, reason: str) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+        if self._link is not None:
+            self._link.close(code, reason)
+        if self._status is not Status.IDLE:
+            error = ConnectionNotReady(
+                None, {"code": code, "reason": str(reason)}, "the client was closed"
+            )
+            self._abandon_connect()
+            self._finish(error)
+
+    def _abandon_connect(self) -> None:
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_exception(
+                ConnectionFailed(None, {}, "the client was closed while it was connecting")
+            )
+            self._settled.exception()
+
+    async def _run(self, deadline: float | None, seconds: float) -> None:
+        """Connect, and come back for as long as that is wanted."""
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            try:
+                if deadline is None:
+                    deadline, seconds = loop.time() + self.endpoint.timeout, self.endpoint.timeout
+                    first = False
+                else:
+                    first = self._status is Status.CONNECTING
+                link = await self._attempt(deadline)
+            except WseError as exc:
+                error = exc
+            except Exception as exc:
+                error = ConnectionFailed(
+                    None,
+                    {"origin": origin_of(exc)},
+                    f"connecting failed: {type(exc).__name__}: {exc}",
+                )
+                error.__cause__ = exc
+            else:
+                began = loop.time()
+                await link.over.wait()
+                assert link.ended is not None and self._backoff is not None
+                if loop.time() - began >= self._backoff.lasting:
+                    attempt = 0
+                deadline = None
+                await asyncio.sleep(self._backoff.delay(attempt))
+                attempt += 1
+                continue
+            if self._backoff is None or not is_passing(error):
+                self._finish(error)
+                return
+            pause = self._backoff.delay(attempt)
+            attempt += 1
+            if first:
+                if loop.time() + pause >= deadline:
+                    self._finish(error)
+                    return
+            else:
+                deadline = None
+                self._report(error)
+            await asyncio.sleep(pause)
+
+    async def _attempt(self, deadline: float) -> _ClientLink:
+        """One try: socket, introduction, challenge, welcome."""
+        loop = asyncio.get_running_loop()
+        work = loop.create_task(self._get_in(deadline))
+        try:
+            await asyncio.wait({work}, timeout=max(0.0, deadline - loop.time()))
+            if work.done():
+                return work.result()
+            if self._link is not None and self._link.ready:
+                return self._link  # the welcome came in this very turn
+        finally:
+            if not work.done():
+                work.cancel()
+                if self._link is not None and not self._link.ready:
+                    self._link.close(NORMAL, Reason.BY_CLIENT)
+        raise ConnectTimeout(None, {}, f"{self._where()} did not let the client in in time")
+
+    async def _get_in(self, deadline: float) -> _ClientLink:
+        loop = asyncio.get_running_loop()
+        url = await self._ask(self._url)
+        check_url(url)
+        identity = await self._ask(self._identity)
+        meta = await self._ask(self._meta)
+        check_meta(meta)
+        meta = {} if meta is None else meta
+        encode(self.endpoint.protocol, self.endpoint.types.hi, {"identity": identity, "meta": meta})
+        ws = await self._open_socket(url, max(0.05, deadline - loop.time()))
+        link = _ClientLink(self)
+        link.welcomed.add_done_callback(_retrieve)
+        self._link = link
+        self._sockets.add(link)
+        link.attach(
+            TornadoClientTransport(ws, link, self.endpoint.limits.close_timeout),
+        )
+        self._emit(self.when.connected)
+        if ws.selected_subprotocol != self.endpoint.protocol.name:
+            link.close(NORMAL, Reason.PROTOCOL_ERR)
+            raise ProtocolError(
+                None,
+                {"subprotocol": ws.selected_subprotocol},
+                f"the server does not speak {self.endpoint.protocol.name!r}",
+            )
+        link.say_hi(identity, meta)
+        await link.welcomed
+        return link
+
+    async def _ask(self, value: Any) -> Any:
+        """The value, or what the function that stands for it returns."""
+        if not callable(value):
+            return value
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any, exc: BaseException | None) -> None:
+            if answer.done():
+                return
+            if exc is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(exc)
+
+        self.endpoint.dispatcher.beside(Handler(value, inline=self._inline), (), done)
+        return await answer
+
+    async def _open_socket(self, url: str, seconds: float) -> WebSocketClientConnection:
+        request = HTTPRequest(
+            url,
+            headers=HTTPHeaders(self._headers),
+            connect_timeout=seconds,
+            request_timeout=seconds,
+            ssl_options=self._ssl_options,
+        )
+        connecting = asyncio.ensure_future(
+            websocket_connect(
+                request,
+                subprotocols=[self.endpoint.protocol.name],
+                max_message_size=self.endpoint.limits.max_message_size,
+                compression_options=self._compression,
+                resolver=DaemonResolver(),
+            )
+        )
+        # Tornado cannot be told to stop connecting: what nobody waits for any more is closed as
+        # soon as it is open. Its own time-outs bound that.
+        self._connecting.add(connecting)
+        try:
+            await asyncio.wait({connecting})
+        except asyncio.CancelledError:
+            connecting.add_done_callback(self._close_late)
+            raise
+        self._connecting.discard(connecting)
+        try:
+            return connecting.result()
+        except HTTPClientError as exc:
+            if exc.code == 599:
+                raise ConnectTimeout(None, {}, f"{url} did not answer in time") from exc
+            raise ConnectionFailed(
+                None,
+                {"status": exc.code},
+                f"{url} answered with HTTP {exc.code} {exc.message or ''}".rstrip()
+                + " instead of a WebSocket",
+            ) from exc
+        except (OSError, ssl.SSLError) as exc:
+            raise ConnectionFailed(
+                None, {"origin": origin_of(exc)}, f"cannot reach {url}: {exc}"
+            ) from exc
+
+    def _close_late(self, connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+        self._connecting.discard(connecting)
+        if not connecting.cancelled() and connecting.exception() is None:
+            connecting.result().close()
+        self._changed()
+
+    def _where(self) -> str:
+        return str(self._url) if isinstance(self._url, str) else "the server"
+
+    # -- what happens to the connection
+
+    def _welcomed(self, link: _ClientLink, welcome: Any) -> None:
+        if link is not self._link:
+            return
+        self._set_status(Status.READY)
+        self._emit(self.when.ready, welcome)
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(welcome)
+
+    def _link_ended(self, link: _ClientLink, code: int, reason: str) -> None:
+        link.over.set()
+        self._drained()
+        if link is not self._link:
+            return
+        self._link = None
+        self.closed_with = (code, reason)
+        self.when.ready.forget()
+        self._emit(self.when.closed, code, reason)
+        if self._status is not Status.READY or self._jumping:
+            return
+        if self._runner is not None and self._backoff is not None and code in PASSING_CODES:
+            self._set_status(Status.RE_CONNECTING)
+            return
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+        why = f"{code} {reason}".strip()
+        error = ConnectionNotReady(
+            None, {"code": code, "reason": reason}, f"the connection is closed: {why}"
+        )
+        self._finish(error)
+
+    def _socket_closed(self, link: _ClientLink) -> None:
+        self._sockets.discard(link)
+        self._changed()
+
+    def _finish(self, error: WseError) -> None:
+        """It is over: everybody who waits gets the error."""
+        self._runner = None
+        was_coming_back = self._status is Status.RE_CONNECTING
+        self._failure = error
+        self._set_status(Status.OFFLINE)
+        self._inbox.end(error)
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_exception(error)
+            self._settled.exception()
+        elif was_coming_back and not isinstance(error, ConnectionNotReady):
+            self._report(error)
+
+    def _set_status(self, status: Status) -> None:
+        if status is not self._status:
+            self._status = status
+            self._emit(self.when.updated, status)
+            self._changed()
+
+    def _changed(self) -> None:
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _drained(self) -> None:
+        self._changed()
+
+    async def _wait_for_change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    # -- talking
+
+    def _ready_link(self, what: str) -> _ClientLink:
+        link = self._link
+        if link is None or not link.ready:
+            hints = {
+                Status.IDLE: "call connect() first",
+                Status.OFFLINE: "call connect() again",
+            }
+            hint = hints.get(self._status, "wait_ready() waits for it")
+            raise ConnectionNotReady(
+                None,
+                {"status": str(self._status)},
+                f"cannot {what}: the client is {self._status}; {hint}",
+            )
+        return link
+
+    def send(self, type: Any, payload: Any = None) -> None:
+        """Send a message to the server.
+
+        Raises:
+            ConnectionNotReady: There is no connection.
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            ValueError: The type is empty or belongs to the library.
+            WseError: ``wse.client.send-buffer-full``, see `drain`.
+        """
+        check_user_type(type, self.endpoint.roles, "send")
+        data, binary = encode(self.endpoint.protocol, type, payload)
+        self._ready_link(f"send {type!r}").send_packed(data, binary)
+
+    async def drain(self) -> None:
+        """Wait until less than half of ``Limits.max_send_buffer`` waits to be sent."""
+        while self._link is not None and (
+            self._link.buffered > self.endpoint.limits.max_send_buffer // 2
+        ):
+            await self._wait_for_change()
+
+    async def call(self, rp: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+        """Call a procedure of the server.
+
+        Args:
+            rp: Its name.
+            payload: Its argument.
+            timeout: Seconds to wait for the answer; the client's ``timeout`` by default.
+
+        Raises:
+            RpcTimeout: No answer in time.
+            RpcNotRegistered: The server has no such procedure.
+            RpcDisconnected: The connection ended first.
+            RpcFailed: The procedure raised; its code and details.
+            ConnectionNotReady: There is no connection.
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            ValueError: The name is not a non-empty string, or the time-out is not above 0.
+        """
+        check_rpc_name(rp)
+        seconds = self.endpoint.timeout if timeout is None else check_timeout(timeout)
+        link = self._ready_link(f"call {rp!r}")
+        return await link.call_and_wait(rp, payload, seconds, legacy=self._legacy)
+
+    def register(self, name: str, fn: F | None = None, *, inline: bool = False) -> Any:
+        """Answer calls of ``name`` with what ``fn(payload)`` returns; works as a decorator.
+
+        Raises:
+            ValueError: The name is not a non-empty string, or belongs to the library.
+            WseError: RP_ALREADY_REGISTERED, the name is taken.
+            TypeError: The function cannot be called with one argument.
+        """
+        return self.endpoint.procedures.register(name, fn, inline=inline)
+
+    def unregister(self, name: str) -> None:
+        """Forget a procedure.
+
+        Raises:
+            WseError: RP_NOT_REGISTERED, there is none of that name.
+        """
+        self.endpoint.procedures.unregister(name)
+
+    async def receive(self, *, timeout: float | None = None) -> Message:
+        """The next message that no handler on the channel takes; without a time-out, for ever.
+
+        Raises:
+            ReceiveTimeout: None came in time.
+            ConnectionNotReady: The connection is over and nothing is left to receive.
+            NotAuthorized: The client came back and was refused.
+        """
+        self._check_used("receive")
+        return await self._inbox.get(None, timeout, "message")
+
+    async def wait_for(
+        self,
+        type: Any,
+        predicate: Callable[[Any], bool] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """The payload of the next message of one type; others stay where they are.
+
+        A message that a handler takes as well counts only if it comes during the wait.
+
+        Args:
+            type: The message type.
+            predicate: ``predicate(payload)`` says whether it is the one.
+            timeout: Seconds; without one, for ever.
+
+        Raises:
+            ReceiveTimeout: None came in time.
+            ConnectionNotReady: The connection is over.
+            NotAuthorized: The client came back and was refused.
+        """
+        check_user_type(type, self.endpoint.roles, "wait_for")
+        self._check_used("wait_for")
+
+        def wanted(message: Message) -> bool:
+            return bool(
+                message.type == type and (predicate is None or predicate(message.payload))
+            )
+
+        message = await self._inbox.get(wanted, timeout, f"message of the type {type!r}")
+        return message.payload
+
+    async def wait_ready(self, *, timeout: float | None = None) -> None:
+        """Wait until the client is READY, after a loss for instance.
+
+        Raises:
+            ConnectTimeout: Not in time.
+            ConnectionNotReady: Nobody is connecting.
+            NotAuthorized: The client came back and was refused.
+        """
+
+        async def ready() -> None:
+            while self._status is not Status.READY:
+                if self._status in (Status.IDLE, Status.OFFLINE):
+                    raise self._over("wait_ready")
+                await self._wait_for_change()
+
+        await self._within(ready(), timeout, "the client was not ready")
+
+    async def wait(self, *, timeout: float | None = None) -> bool:
+        """Wait until the client is OFFLINE for good.
+
+        Returns:
+            True, or False where the time is over first.
+
+        Raises:
+            NotAuthorized: The client came back and was refused.
+        """
+
+        async def over() -> None:
+            while self._status not in (Status.IDLE, Status.OFFLINE):
+                await self._wait_for_change()
+
+        try:
+            await self._within(over(), timeout, "still connected")
+        except ConnectTimeout:
+            return False
+        if self._failure is not None and not isinstance(self._failure, ConnectionNotReady):
+            raise self._failure
+        return True
+
+    async def _within(self, waiting: Any, timeout: float | None, what: str) -> None:
+        try:
+            await asyncio.wait_for(waiting, timeout)
+        except asyncio.TimeoutError as exc:
+            if isinstance(exc, WseError):
+                raise
+            raise ConnectTimeout(
+                None, {"timeout": timeout}, f"{what} within {timeout:g} s"
+            ) from None
+
+    def _over(self, what: str) -> WseError:
+        if self._failure is not None:
+            return self._failure
+        return ConnectionNotReady(
+            None,
+            {"status": str(self._status)},
+            f"{what}: the client is {self._status}; call connect() first",
+        )
+
+    def _check_used(self, what: str) -> None:
+        if self._status is Status.IDLE:
+            raise self._over(what)
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        """Messages until the connection is over for good."""
+        while True:
+            try:
+                message = await self.receive()
+            except ConnectionNotReady:
+                return
+            yield message
+
+    async def __aenter__(self) -> AsyncWseClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    # -- telling
+
+    def _emit(self, signal: Signal, *args: Any) -> None:
+        for handler in signal.take(*args):
+            self.lane.post(handler, args)
+
+    def _replay(self, handler: Handler, args: tuple[Any, ...]) -> None:
+        self.endpoint.dispatcher.on_loop(lambda: self.lane.post(handler, args))
+
+    def _ignore(self, type: Any, payload: Any) -> None:
+        self._emit(self.when.ignored, Message(type, payload))
+
+    def _report(self, error: WseError) -> None:
+        handlers = self.when.error.take(error)
+        if not handlers:
+            log_error(logger, error, self)
+        for handler in handlers:
+            self.lane.post(handler, (error,), log_failure(logger, handler))
+
+    def _handler_failed(self, handler: Handler, exc: BaseException) -> None:
+        self._report(handler_error(handler, exc))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._status} {self._where()}>"
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def is_passing(error: WseError) -> bool:
+    """Whether another attempt may end better: the place where that is decided."""
+    if isinstance(error, ConnectTimeout):
+        return True
+    if isinstance(error, ConnectionFailed):
+        status = error.details.get("status")
+        if status is not None:
+            return status in PASSING_HTTP
+        code = error.details.get("code")
+        if code is not None:
+            return code in PASSING_CODES
+        return isinstance(error.__cause__, OSError) and not isinstance(
+            error.__cause__, ssl.SSLCertVerificationError
+        )
+    return False
+
+
+def check_url(url: Any) -> None:
+    """Refuse what is no WebSocket URL.
+
+    Raises:
+        ValueError: It is not ``ws://host`` or ``wss://host``.
+    """
+    example = "such as ws://localhost:4200"
+    if not isinstance(url, str):
+        raise ValueError(f"the URL of a server is a string {example}, not {url!r}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"{url!r} is not a URL {example}: {exc}") from None
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
+        raise ValueError(f"{url!r} is not a WebSocket URL {example}")
+
+
+def check_meta(meta: Any) -> None:
+    """Refuse what the server would.
+
+    Raises:
+        TypeError: It is neither None nor a dictionary.
+    """
+    if meta is not None and not isinstance(meta, dict):
+        raise TypeError(f"meta is a dictionary that describes this device, not {meta!r}")

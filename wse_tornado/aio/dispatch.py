@@ -1,0 +1,238 @@
+"""How users' handlers are run: in order on a lane, or beside one another.
+
+The core posts handlers here and never runs one itself. This module runs them on the loop; the
+blocking flavour puts its own `Dispatcher` in its place (``blocking/dispatch.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from ..events import Handler
+
+__all__ = ["Dispatcher", "Done", "Lane", "LoopDispatcher", "LoopLane", "is_awaitable"]
+
+Done = Callable[[Any, BaseException | None], None]
+OnError = Callable[[Handler, BaseException], None]
+
+
+def is_awaitable(value: Any) -> bool:
+    """Whether ``await`` takes it."""
+    return hasattr(type(value), "__await__")
+
+
+class Lane(ABC):
+    """Runs handlers one at a time, in the order they were posted."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def waiting(self) -> int:
+        """Handlers posted and not started."""
+
+    @abstractmethod
+    def post(self, handler: Handler, args: tuple[Any, ...], done: Done | None = None) -> None:
+        """Run a handler when all that was posted before it is done. Loop thread only.
+
+        Args:
+            handler: What to run.
+            args: Its arguments.
+            done: Called on the loop with its result or its exception; without it an exception
+                goes to the lane's ``on_error``.
+        """
+
+    @abstractmethod
+    def notify_when_below(self, waiting: int, callback: Callable[[], None]) -> None:
+        """Call back once, on the loop, when no more than ``waiting`` handlers wait."""
+
+
+class Dispatcher(ABC):
+    """Makes lanes, and runs what needs no order."""
+
+    @abstractmethod
+    def lane(self, on_error: OnError) -> Lane:
+        """A new lane."""
+
+    @abstractmethod
+    def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
+        """Run a handler now, beside all others; ``done`` is called on the loop."""
+
+    @abstractmethod
+    def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
+        """Call ``fn`` on the loop: now if this is its thread, else soon. Any thread."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Cancel what runs on the loop. Nothing may be posted after it."""
+
+
+class TaskSet:
+    """Coroutines that are running, so that they are neither lost nor left behind."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def run(self, awaitable: Awaitable[Any], done: Done) -> bool:
+        """Run to the end. True if it ended without suspending (``done`` has been called)."""
+        coro = awaitable if asyncio.iscoroutine(awaitable) else _await(awaitable)
+        task = start_task(coro)
+        if task.done():
+            _tell(task, done)
+            return True
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._finished, done))
+        return False
+
+    def _finished(self, done: Done, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        _tell(task, done)
+
+    def cancel(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+
+
+def _tell(task: asyncio.Task[Any], done: Done) -> None:
+    if task.cancelled():
+        done(None, asyncio.CancelledError())
+        return
+    exc = task.exception()
+    done(None, exc) if exc is not None else done(task.result(), None)
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+if sys.version_info >= (3, 12):
+
+    def start_task(coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that has run up to its first suspension, often its end."""
+        return asyncio.Task(coro, loop=asyncio.get_running_loop(), eager_start=True)
+
+else:
+
+    def start_task(coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task. Before Python 3.12 it cannot begin at once: code that asks for the current
+        task, as ``asyncio.timeout`` does, would find none or a foreign one."""
+        return asyncio.get_running_loop().create_task(coro)
+
+
+class LoopLane(Lane):
+    """A lane on the loop: plain handlers run at once, a coroutine holds up what comes after it."""
+
+    __slots__ = ("_busy", "_notify", "_on_error", "_queue", "_tasks")
+
+    def __init__(self, on_error: OnError, tasks: TaskSet) -> None:
+        self._on_error = on_error
+        self._tasks = tasks
+        self._queue: deque[tuple[Handler, tuple[Any, ...], Done | None]] | None = None
+        self._busy = False
+        self._notify: tuple[int, Callable[[], None]] | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue) if self._queue is not None else 0
+
+    def notify_when_below(self, waiting: int, callback: Callable[[], None]) -> None:
+        self._notify = (waiting, callback)
+
+    def post(self, handler: Handler, args: tuple[Any, ...], done: Done | None = None) -> None:
+        if self._busy:
+            if self._queue is None:
+                self._queue = deque()
+            self._queue.append((handler, args, done))
+            return
+        self._busy = True
+        if self._start(handler, args, done):
+            self._advance()
+
+    def _advance(self) -> None:
+        """Start what waits until something suspends or nothing is left."""
+        while self._queue:
+            handler, args, done = self._queue.popleft()
+            if self._notify is not None and len(self._queue) <= self._notify[0]:
+                callback = self._notify[1]
+                self._notify = None
+                callback()
+            if not self._start(handler, args, done):
+                return
+        self._busy = False
+
+    def _start(self, handler: Handler, args: tuple[Any, ...], done: Done | None) -> bool:
+        """Run one handler. False if it is a coroutine that has suspended."""
+        try:
+            result = handler.fn(*args)
+        except Exception as exc:
+            self._finish(handler, done, None, exc)
+            return True
+        except BaseException:
+            self._busy = False
+            raise
+        if result is not None and is_awaitable(result):
+            running = True
+
+            def finished(result: Any, exc: BaseException | None) -> None:
+                self._finish(handler, done, result, exc)
+                if not running:
+                    self._advance()
+
+            ended = self._tasks.run(result, finished)
+            running = False
+            return ended
+        if done is not None:
+            done(result, None)
+        return True
+
+    def _finish(
+        self, handler: Handler, done: Done | None, result: Any, exc: BaseException | None
+    ) -> None:
+        if done is not None:
+            done(result, exc)
+        elif exc is not None and not isinstance(exc, asyncio.CancelledError):
+            self._on_error(handler, exc)
+
+
+class LoopDispatcher(Dispatcher):
+    """Everything on the loop."""
+
+    def __init__(self) -> None:
+        self._tasks = TaskSet()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def lane(self, on_error: OnError) -> Lane:
+        self._loop = asyncio.get_running_loop()
+        return LoopLane(on_error, self._tasks)
+
+    def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
+        try:
+            result = handler.fn(*args)
+        except Exception as exc:
+            done(None, exc)
+            return
+        if result is not None and is_awaitable(result):
+            self._tasks.run(result, done)
+        else:
+            done(result, None)
+
+    def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if self._loop is None or here is self._loop:
+            fn(*args)
+        else:
+            self._loop.call_soon_threadsafe(fn, *args)
+
+    def close(self) -> None:
+        self._tasks.cancel()

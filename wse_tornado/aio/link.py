@@ -1,0 +1,490 @@
+"""What both ends do on an open connection: read, route, answer, call, stay alive, end once.
+
+``connection.py`` (server) and ``client.py`` add how a connection becomes ready. One message goes
+``message_received`` → ``_route`` → ``_deliver`` (a channel message), ``_serve`` (a call) or
+``PendingCalls`` (an answer).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from functools import partial
+from typing import Any
+
+from ..errors import (
+    ConnectionNotReady,
+    ErrorCode,
+    NotSerializable,
+    ProtocolError,
+    Reason,
+    WseError,
+    origin_of,
+)
+from ..events import Channel, Handler
+from ..limits import Limits
+from ..protocol import RESERVED_PREFIX, Protocol, encode, internal_types_of
+from ..rpc import (
+    PendingCalls,
+    Procedures,
+    Resolve,
+    disconnected_error,
+    payload_from_error,
+    timeout_error,
+)
+from ..transport.base import SharedMessage, Transport
+from .dispatch import Dispatcher, Done, Lane
+
+__all__ = ["Endpoint", "Link"]
+
+NORMAL = 1000
+ABNORMAL = 1006
+SERVICE_RESTART = 1012
+TRY_AGAIN = 1013
+
+
+class Endpoint:
+    """What all connections of one server, or one client, share."""
+
+    def __init__(
+        self,
+        *,
+        protocol: Protocol,
+        limits: Limits,
+        dispatcher: Dispatcher,
+        handler_params: tuple[str, ...],
+        inline: bool,
+        timeout: float,
+        expose_errors: bool,
+    ) -> None:
+        self.protocol = protocol
+        self.types = internal_types_of(protocol)
+        self.roles: Mapping[Hashable, str] = self.types.roles()
+        self.legacy_prefix = f"{self.types.call}:"
+        self.limits = limits
+        self.dispatcher = dispatcher
+        self.channel = Channel(handler_params, self.roles, inline=inline)
+        self.procedures = Procedures(handler_params, inline=inline)
+        self.timeout = timeout
+        self.expose_errors = expose_errors
+
+
+class Link(ABC):
+    """One open connection, seen from either end. Loop thread only."""
+
+    def __init__(self, endpoint: Endpoint, lane: Lane | None = None) -> None:
+        self._endpoint = endpoint
+        self._unpack = endpoint.protocol.unpack
+        self._roles = endpoint.roles
+        self.pending = PendingCalls()
+        self.ready = False
+        self.ended: tuple[int, str] | None = None
+        self.latency: float | None = None
+        self.serving = 0  # calls of the peer that run here
+        self.lane: Lane = lane or endpoint.dispatcher.lane(self._handler_failed)
+        self._paused = False
+        self._heard = time.monotonic()
+        self._pinged = 0.0
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._transport: Transport | None = None
+
+    # -- what the two ends add
+
+    @property
+    @abstractmethod
+    def _leading_args(self) -> tuple[Any, ...]:
+        """What handlers get before the payload."""
+
+    @abstractmethod
+    def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
+        """A message arrived before the connection was ready."""
+
+    @abstractmethod
+    def _unheard(self, type: Any, payload: Any) -> None:
+        """A message arrived that no handler takes."""
+
+    @abstractmethod
+    def _report(self, error: WseError) -> None:
+        """A problem without a caller to raise in."""
+
+    @abstractmethod
+    def _on_end(self, code: int, reason: str) -> None:
+        """The connection is over for the layers above; called once."""
+
+    @abstractmethod
+    def _bad_message(self, error: WseError) -> None:
+        """The peer sent what the wire does not allow."""
+
+    # -- in
+
+    def attach(self, transport: Transport) -> None:
+        """Begin: from now on messages may arrive."""
+        self._transport = transport
+        self._schedule_heartbeat()
+
+    def message_received(self, data: str | bytes) -> None:
+        """One message from the transport."""
+        self._heard = time.monotonic()
+        if self.ended is not None:
+            return
+        try:
+            type, payload, stamp = self._unpack(data)
+            role = self._roles.get(type)
+        except Exception as exc:
+            error = ProtocolError(
+                ErrorCode.MESSAGE_PROCESSING_ERROR,
+                {"origin": origin_of(exc)},
+                f"a message does not decode as {self._endpoint.protocol.name}: {exc}",
+            )
+            error.__cause__ = exc
+            self._bad_message(error)
+            return
+        if self.ready:
+            self._route(role, type, payload, stamp)
+        else:
+            self._before_ready(role, type, payload)
+
+    def _route(self, role: str | None, type: Any, payload: Any, stamp: Any) -> None:
+        if role is None:
+            if not stamp:
+                if type is None or type == "":
+                    self._violation("a message has neither type nor stamp")
+                else:
+                    self._deliver(type, payload)
+            elif isinstance(stamp, str):
+                self._serve(type, payload, stamp)
+            else:
+                self._odd_stamp(type, payload, stamp)
+        elif role == "response" and stamp:
+            self.pending.resolve(stamp, payload)
+        elif role == "response_error" and stamp:
+            self.pending.reject(stamp, payload)
+        else:
+            self._violation(f"a message of the type {role!r} makes no sense now")
+
+    def _odd_stamp(self, type: Any, payload: Any, stamp: Any) -> None:
+        self._violation("a stamp is not a string")
+
+    def _violation(self, what: str) -> None:
+        self._bad_message(
+            ProtocolError(ErrorCode.PROTOCOL_VIOLATION, {}, f"protocol violation: {what}")
+        )
+
+    def _deliver(self, type: Any, payload: Any) -> None:
+        handlers = self._endpoint.channel.take(type)
+        if not handlers:
+            if isinstance(type, str) and type.startswith(RESERVED_PREFIX):
+                self._violation(f"the type {type!r} belongs to the library and is unknown")
+            else:
+                self._unheard(type, payload)
+            return
+        args = (*self._leading_args, payload)
+        lane = self.lane
+        for handler in handlers:
+            lane.post(handler, args)
+        if not self._paused and lane.waiting >= self._endpoint.limits.max_queue:
+            self._pause()
+
+    def _pause(self) -> None:
+        if self.pending or self._transport is None:
+            return  # the answer we wait for stands behind these messages
+        self._paused = True
+        self._transport.pause_reading()
+        self.lane.notify_when_below(self._endpoint.limits.max_queue // 2, self._resume)
+
+    def _resume(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._heard = time.monotonic()  # the silence was our own
+            self._transport.resume_reading()
+
+    # -- calls served here
+
+    def _serve(self, name: Any, payload: Any, stamp: str) -> None:
+        endpoint = self._endpoint
+        legacy = stamp.startswith(endpoint.legacy_prefix)
+        procedure = endpoint.procedures.get(name) if isinstance(name, str) else None
+        if procedure is None:
+            if isinstance(name, str) and name.startswith(RESERVED_PREFIX):
+                self._violation(f"a call of {name!r}, which belongs to the library")
+                return
+            self._answer_error({"code": str(ErrorCode.RP_NOT_REGISTERED)}, stamp, legacy)
+            return
+        self.serving += 1
+        endpoint.dispatcher.beside(
+            procedure,
+            (*self._leading_args, payload),
+            partial(self._answer, name, payload, stamp, legacy),
+        )
+
+    def _answer(
+        self,
+        name: str,
+        payload: Any,
+        stamp: str,
+        legacy: bool,
+        result: Any,
+        exc: BaseException | None,
+    ) -> None:
+        self.serving -= 1
+        if self.ended is not None:
+            if exc is not None and not isinstance(exc, (WseError, asyncio.CancelledError)):
+                self._call_failed(name, exc)
+            return
+        if exc is None:
+            try:
+                if legacy:
+                    self._send(stamp, result, {"success": True})
+                else:
+                    self._send(self._endpoint.types.response, result, stamp)
+                return
+            except NotSerializable as unpackable:
+                exc = TypeError(f"the result of {name!r} cannot be packed: {unpackable}")
+        if isinstance(exc, asyncio.CancelledError):
+            exc = WseError(ErrorCode.RP_EXECUTION_FAILED, {}, f"{name!r} was cancelled")
+        elif not isinstance(exc, WseError):
+            self._call_failed(name, exc)
+        error = payload_from_error(
+            name, exc, expose=self._endpoint.expose_errors, call_payload=payload
+        )
+        self._answer_error(error, stamp, legacy)
+
+    def _answer_error(self, error: dict[str, Any], stamp: str, legacy: bool) -> None:
+        try:
+            self._send_error(error, stamp, legacy)
+        except NotSerializable as exc:
+            self._report(exc)
+            self._send_error({"code": error["code"], "details": {}}, stamp, legacy)
+
+    def _send_error(self, error: dict[str, Any], stamp: str, legacy: bool) -> None:
+        if legacy:
+            self._send(stamp, None, error)
+        else:
+            self._send(self._endpoint.types.response_error, error, stamp)
+
+    def _call_failed(self, name: str, exc: BaseException) -> None:
+        error = WseError(
+            ErrorCode.RP_EXECUTION_FAILED,
+            {"rpc": name, "origin": origin_of(exc)},
+            f"the procedure {name!r} raised {type(exc).__name__}: {exc}",
+        )
+        error.__cause__ = exc
+        self._report(error)
+
+    def _handler_failed(self, handler: Handler, exc: BaseException) -> None:
+        self._report(handler_error(handler, exc))
+
+    # -- out
+
+    def _send(self, type: Any, payload: Any, stamp: Any = None) -> None:
+        data, binary = encode(self._endpoint.protocol, type, payload, stamp)
+        self.send_packed(data, binary)
+
+    def send_packed(self, data: bytes, binary: bool) -> bool:
+        """Hand a packed message to the socket. False if the connection is over."""
+        transport = self._transport
+        if self.ended is not None or transport is None:
+            return False
+        buffered = transport.buffered
+        if buffered and buffered + len(data) > self._endpoint.limits.max_send_buffer:
+            return self._send_buffer_full()
+        transport.send(data, binary)
+        return True
+
+    def send_shared(self, message: SharedMessage) -> bool:
+        """Hand over a message that goes to many. False if the connection is over."""
+        transport = self._transport
+        if self.ended is not None or transport is None:
+            return False
+        buffered = transport.buffered
+        if buffered and buffered + len(message.payload) > self._endpoint.limits.max_send_buffer:
+            return self._send_buffer_full()
+        transport.send_shared(message)
+        return True
+
+    def _send_buffer_full(self) -> bool:
+        """The peer does not keep up: end it rather than wait or grow."""
+        self._cut(TRY_AGAIN, Reason.SLOW_CONSUMER)
+        return False
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._transport.buffered if self._transport is not None else 0
+
+    # -- calls made from here
+
+    def begin_call(self, rpc: str, payload: Any, resolve: Resolve, *, legacy: bool = False) -> str:
+        """Send a call; ``resolve`` is called once unless the returned stamp is forgotten.
+
+        Raises:
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            RpcDisconnected: The connection is over; nothing was sent.
+        """
+        if self.ended is not None:
+            raise disconnected_error(rpc, *self.ended, sent=False)
+        if not self.ready:
+            raise ConnectionNotReady(
+                None, {"rpc": rpc}, f"the connection is not ready for the call of {rpc!r}"
+            )
+        prefix = f"{self._endpoint.legacy_prefix}{rpc}:" if legacy else ""
+        stamp = self.pending.add(rpc, resolve, prefix)
+        try:
+            data, binary = encode(self._endpoint.protocol, rpc, payload, stamp)
+        except BaseException:
+            self.pending.forget(stamp)
+            raise
+        if self._paused:
+            self._resume()
+        self.send_packed(data, binary)
+        return stamp
+
+    async def call_and_wait(
+        self, rpc: str, payload: Any, timeout: float, *, legacy: bool = False
+    ) -> Any:
+        """Call a procedure of the other end and wait for its answer."""
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Any] = loop.create_future()
+
+        def resolve(result: Any, error: WseError | None) -> None:
+            if answered.done():
+                return
+            if error is None:
+                answered.set_result(result)
+            else:
+                answered.set_exception(error)
+
+        stamp = self.begin_call(rpc, payload, resolve, legacy=legacy)
+        timer = loop.call_later(
+            timeout, lambda: resolve(None, timeout_error(rpc, timeout))
+        )
+        try:
+            return await answered
+        finally:
+            timer.cancel()
+            self.pending.forget(stamp)
+
+    # -- life
+
+    def pong_received(self, payload: bytes) -> None:
+        """The peer answered a ping."""
+        self._heard = time.monotonic()
+        if self._pinged:
+            self.latency = self._heard - self._pinged
+
+    def sign_of_life(self) -> None:
+        """Something arrived that is no message."""
+        self._heard = time.monotonic()
+
+    def send_buffer_drained(self) -> None:
+        """What waited to be sent has left."""
+
+    def _schedule_heartbeat(self) -> None:
+        limits = self._endpoint.limits
+        if limits.heartbeat:
+            due = self._heard + limits.heartbeat - time.monotonic()
+            self._heartbeat = asyncio.get_running_loop().call_later(max(due, 0.001), self._beat)
+
+    def _beat(self) -> None:
+        limits = self._endpoint.limits
+        now = time.monotonic()
+        if self._paused or now - self._heard < limits.heartbeat:
+            if self._paused:
+                self._heard = now
+            self._schedule_heartbeat()
+            return
+        self._pinged = now
+        if self._transport is not None:
+            self._transport.ping(b"")
+        self._heartbeat = asyncio.get_running_loop().call_later(
+            limits.heartbeat_timeout, self._check_answer
+        )
+
+    def _check_answer(self) -> None:
+        if self._heard >= self._pinged or self._paused:
+            self._schedule_heartbeat()
+        else:
+            self._cut(ABNORMAL, Reason.HEARTBEAT)
+
+    # -- the end
+
+    def close(self, code: int, reason: str) -> None:
+        """Close from this end: over at once for this side, politely for the peer."""
+        if self.ended is None:
+            if self._transport is not None:
+                self._transport.close(code, reason)
+            self._end(code, reason)
+
+    def _cut(self, code: int, reason: str) -> None:
+        """End a connection whose peer does not take part: a close frame if it fits, no waiting."""
+        if self.ended is None:
+            if self._transport is not None:
+                if code == ABNORMAL:
+                    self._transport.abort()
+                else:
+                    self._transport.close(code, reason)
+            self._end(code, reason)
+
+    def connection_lost(self, code: int, reason: str) -> None:
+        """The transport is gone."""
+        self._end(code, reason)
+        self._transport = None
+
+    def _end(self, code: int, reason: str) -> None:
+        if self.ended is not None:
+            return
+        code, reason = int(code), str(reason)
+        self.ended = (code, reason)
+        self.ready = False
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self.pending.fail_all(code, reason)
+        self._on_end(code, reason)
+
+
+def check_timeout(timeout: Any) -> float:
+    """A usable time-out in seconds.
+
+    Raises:
+        ValueError: It is not a number above 0.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise ValueError(f"a time-out is a number of seconds above 0, not {timeout!r}")
+    return float(timeout)
+
+
+def handler_error(handler: Handler, exc: BaseException) -> WseError:
+    """What the error signal tells when a handler raised."""
+    error = WseError(
+        ErrorCode.HANDLER_FAILED,
+        {"handler": getattr(handler.fn, "__qualname__", ""), "origin": origin_of(exc)},
+        f"{handler!r} raised {type(exc).__name__}: {exc}",
+    )
+    error.__cause__ = exc
+    return error
+
+
+# Users' own code raised: an ERROR with its traceback. All else comes from the peer or the network
+# and is a WARNING.
+_OWN_FAULTS = frozenset({ErrorCode.HANDLER_FAILED.value, ErrorCode.RP_EXECUTION_FAILED.value})
+
+
+def log_error(logger: logging.Logger, error: WseError, where: object) -> None:
+    """Log a problem that nobody listens to."""
+    if error.code in _OWN_FAULTS:
+        logger.error("%s [%r]", error, where, exc_info=error.__cause__)
+    else:
+        logger.warning("%s [%r]", error, where)
+
+
+def log_failure(logger: logging.Logger, handler: Handler) -> Done:
+    """What to do when a handler of errors raises itself."""
+
+    def done(_result: Any, exc: BaseException | None) -> None:
+        if exc is not None and isinstance(exc, Exception):
+            logger.error("%r, a handler of errors, raised", handler, exc_info=exc)
+
+    return done

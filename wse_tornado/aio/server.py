@@ -1,0 +1,419 @@
+"""The server on the caller's loop: its signals, its users, its way into an application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, URLSpec
+
+from ..admission import AuthRequest
+from ..errors import Reason, WseError
+from ..events import Channel, Handler, Signal, check_handler, check_user_type
+from ..limits import Limits
+from ..protocol import Message, Protocol, check_protocol, encode
+from ..transport.base import SharedMessage
+from .connection import Connection, missing_identify
+from .dispatch import Dispatcher, Lane, LoopDispatcher
+from .handler import WseHandler
+from .identity import ClientIdentity, Registry, deliver
+from .link import (
+    SERVICE_RESTART,
+    TRY_AGAIN,
+    Endpoint,
+    check_timeout,
+    log_error,
+    log_failure,
+)
+
+__all__ = ["AsyncWseServer", "ServerSignals"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+logger = logging.getLogger("wse_tornado.server")
+
+class ServerSignals:
+    """What a server tells; subscribe with ``server.when.joined(fn)`` or as a decorator.
+
+    Attributes:
+        joined: ``(client, meta)``, a user's first device is in.
+        left: ``(client, code, reason)``, a user's last device is gone.
+        connected: ``(conn)``, a device is in.
+        disconnected: ``(conn, code, reason)``, a device is gone.
+        ignored: ``(conn, message)``, a message of a type nobody listens to.
+        error: ``(error, conn)``, a problem without a caller to raise in; ``conn`` may be None.
+    """
+
+    def __init__(self, *, inline: bool) -> None:
+        self.joined = Signal("joined", ("client", "meta"), inline=inline)
+        self.left = Signal("left", ("client", "code", "reason"), inline=inline)
+        self.connected = Signal("connected", ("conn",), inline=inline)
+        self.disconnected = Signal("disconnected", ("conn", "code", "reason"), inline=inline)
+        self.ignored = Signal("ignored", ("conn", "message"), inline=inline)
+        self.error = Signal("error", ("error", "conn"), inline=inline)
+
+
+class AsyncWseServer:
+    """Authenticated users over WebSockets, on the Tornado loop it is used on.
+
+    Mount it with ``routes`` in an application, or let it ``listen`` by itself. Every method
+    belongs on that loop, except for subscribing and registering, which may be done anywhere.
+
+    Args:
+        identify: ``identify(auth)`` decides who a client is: it calls ``auth.accept(cid)`` or
+            ``auth.refuse()``, or returns the client id. A plain or a coroutine function.
+        conn_per_user: Devices one user may have; a further one pushes out the oldest.
+        protocol: How messages are written; `JsonProtocol` by default.
+        timeout: Seconds a call waits for its answer by default.
+        linger: Seconds a user stays after the last device has gone, before ``left``.
+        limits: Bounds; see `Limits`.
+        expose_errors: Tell callers the stack of a procedure that raised.
+        allowed_origins: Origins of pages that may connect besides those Tornado allows, such as
+            ``["https://example.com"]``; ``["*"]`` allows all.
+        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense; the message says which.
+    """
+
+    def __init__(
+        self,
+        *,
+        identify: Callable[[AuthRequest], Any] | None = None,
+        conn_per_user: int = 1,
+        protocol: Protocol | None = None,
+        timeout: float = 20,
+        linger: float = 0,
+        limits: Limits | None = None,
+        expose_errors: bool = False,
+        allowed_origins: Iterable[str] | None = None,
+        compression: bool | Mapping[str, Any] = False,
+        _dispatcher: Dispatcher | None = None,
+    ) -> None:
+        if isinstance(conn_per_user, bool) or not isinstance(conn_per_user, int):
+            raise TypeError(f"conn_per_user is a number of devices, not {conn_per_user!r}")
+        if conn_per_user < 1:
+            raise ValueError(f"conn_per_user must be at least 1, not {conn_per_user!r}")
+        if linger < 0:
+            raise ValueError(f"linger must not be below 0 seconds, not {linger!r}")
+        inline = _dispatcher is None
+        self.endpoint = Endpoint(
+            protocol=check_protocol(protocol),
+            limits=limits or Limits(),
+            dispatcher=_dispatcher or LoopDispatcher(),
+            handler_params=("conn", "payload"),
+            inline=inline,
+            timeout=check_timeout(timeout),
+            expose_errors=expose_errors,
+        )
+        self.when = ServerSignals(inline=inline)
+        self.conn_per_user = conn_per_user
+        self.compression: dict[str, Any] | None = None
+        if compression:
+            self.compression = {} if compression is True else dict(compression)
+        if identify is not None:
+            check_handler(identify, ("auth",), "identify")
+        self._inline = inline
+        self.identify_handler = Handler(identify or missing_identify, inline=inline)
+        self.challenge_handler: Handler | None = None
+        self.verify_handler: Handler | None = None
+        self._origins = frozenset(
+            origin.rstrip("/").lower() for origin in _origin_list(allowed_origins)
+        )
+        self._registry = Registry(linger, self._left)
+        self._lane: Lane | None = None
+        self._http_servers: list[HTTPServer] = []
+        self._stopping = False
+        self._open: set[Connection] = set()
+        self._all_gone: asyncio.Future[None] | None = None
+        self._make_identity: Callable[[AsyncWseServer, Hashable], ClientIdentity] = ClientIdentity
+        self.on_arrival: Callable[[Connection], None] | None = None
+        self.port: int | None = None
+
+    # -- for users
+
+    @property
+    def channel(self) -> Channel:
+        """Handlers of messages: ``@server.channel.on("type")``, called with ``(conn, payload)``."""
+        return self.endpoint.channel
+
+    @property
+    def clients(self) -> Mapping[Any, ClientIdentity]:
+        """The users who are connected, by id; a read-only view."""
+        return MappingProxyType(self._registry.clients)
+
+    def use_challenge(self, fn: F) -> F:
+        """Challenge every client before ``identify`` sees it; works as a decorator.
+
+        Args:
+            fn: ``fn(auth)`` returns the quest or calls ``auth.refuse()``; a plain or a coroutine
+                function. An object with a ``verify(auth)`` method, such as `HmacChallenge`, also
+                checks the answers itself.
+
+        Raises:
+            TypeError: It cannot be called with one argument.
+        """
+        check_handler(fn, ("auth",), "use_challenge")
+        verify = getattr(fn, "verify", None)
+        if verify is not None:
+            check_handler(verify, ("auth",), "use_challenge: verify")
+            self.verify_handler = Handler(verify, inline=self._inline)
+        else:
+            self.verify_handler = None
+        self.challenge_handler = Handler(fn, inline=self._inline)
+        return fn
+
+    def register(self, name: str, fn: F | None = None, *, inline: bool = False) -> Any:
+        """Answer calls of ``name`` with what ``fn(conn, payload)`` returns; works as a decorator.
+
+        Raises:
+            ValueError: The name is not a non-empty string, or belongs to the library.
+            WseError: RP_ALREADY_REGISTERED, the name is taken.
+            TypeError: The function cannot be called with two arguments.
+        """
+        return self.endpoint.procedures.register(name, fn, inline=inline)
+
+    def unregister(self, name: str) -> None:
+        """Forget a procedure.
+
+        Raises:
+            WseError: RP_NOT_REGISTERED, there is none of that name.
+        """
+        self.endpoint.procedures.unregister(name)
+
+    def broadcast(self, type: Any, payload: Any = None, *, exclude: Any = None) -> int:
+        """Send to every device of every user, but not to those of the user ``exclude``.
+
+        Returns:
+            How many devices the message was handed to.
+
+        Raises:
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            ValueError: The type is empty or belongs to the library.
+        """
+        return deliver(self.pack(type, payload), self._registry.everyone(exclude))
+
+    def send(self, cid: Any, type: Any, payload: Any = None) -> int:
+        """Send to every device of one user.
+
+        Returns:
+            How many devices the message was handed to; 0 where the user is not connected.
+
+        Raises:
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            ValueError: The type is empty or belongs to the library.
+        """
+        message = self.pack(type, payload)
+        client = self._registry.clients.get(cid)
+        return deliver(message, client.conns.values()) if client is not None else 0
+
+    def drop_client(self, cid: Any, reason: str = Reason.BY_SERVER) -> int:
+        """Close every connection of one user with 1000 and ``reason``.
+
+        Returns:
+            How many connections were closed.
+        """
+        client = self._registry.clients.get(cid)
+        return client.drop(reason) if client is not None else 0
+
+    def routes(self, path: str) -> list[URLSpec]:
+        """Rules for a ``tornado.web.Application``; several servers can share one.
+
+        Args:
+            path: A regular expression, as Tornado's routes are.
+        """
+        return [URLSpec(path, WseHandler, {"server": self})]
+
+    def listen(
+        self,
+        port: int,
+        host: str | None = "localhost",
+        *,
+        path: str = r"/.*",
+        ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
+        xheaders: bool = False,
+    ) -> int:
+        """Serve on a port of its own; the loop must be running.
+
+        Args:
+            port: 0 takes a free one.
+            host: A name or an address to bind; None or "" binds all.
+            path: Where it answers, a regular expression; everywhere by default.
+            ssl_options: Serve ``wss://``, as for Tornado's ``HTTPServer``.
+            xheaders: Believe ``X-Real-Ip`` and ``X-Forwarded-For``; only behind your own proxy.
+
+        Returns:
+            The port.
+
+        Raises:
+            OSError: The port is taken or not allowed.
+            RuntimeError: No loop is running in this thread.
+        """
+        asyncio.get_running_loop()
+        sockets = bind_sockets(port, host or "")
+        self.add_sockets(sockets, path=path, ssl_options=ssl_options, xheaders=xheaders)
+        self.port = int(sockets[0].getsockname()[1])
+        return self.port
+
+    def add_sockets(
+        self,
+        sockets: Iterable[socket.socket],
+        *,
+        path: str = r"/.*",
+        ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
+        xheaders: bool = False,
+    ) -> None:
+        """Serve on listening sockets that exist already; see `listen`."""
+        self._stopping = False
+        http = HTTPServer(
+            Application(self.routes(path), log_function=lambda _handler: None),
+            ssl_options=ssl_options,
+            xheaders=xheaders,
+        )
+        http.add_sockets(sockets)
+        self._http_servers.append(http)
+
+    async def stop(self, grace: float = 0) -> None:
+        """Stop: accept nobody, let running calls finish, close with 1012, wait for the sockets.
+
+        Clients come back on 1012, to another server or to this one's successor.
+
+        Args:
+            grace: Seconds to wait for the calls that are being served.
+        """
+        self._stopping = True
+        for http in self._http_servers:
+            http.stop()
+        if grace > 0:
+            await self._calls_served(grace)
+        for conn in tuple(self._open):
+            conn.close(SERVICE_RESTART, Reason.SERVER_STOPPING)
+        self._registry.let_all_leave()
+        if self._open:
+            self._all_gone = asyncio.get_running_loop().create_future()
+            await self._all_gone
+            self._all_gone = None
+        for http in self._http_servers:
+            await http.close_all_connections()
+        self._http_servers.clear()
+        self.port = None
+
+    async def _calls_served(self, grace: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while loop.time() < deadline and any(conn.serving for conn in self._open):
+            await asyncio.sleep(0.02)
+
+    # -- for connections
+
+    def refusal(self) -> tuple[int, str] | None:
+        """Why no further connection is taken now: close code and reason."""
+        limits = self.endpoint.limits
+        if self._stopping:
+            return SERVICE_RESTART, Reason.SERVER_STOPPING.value
+        if len(self._open) >= limits.max_connections:
+            return TRY_AGAIN, Reason.SERVER_FULL.value
+        if len(self._registry.strangers) >= limits.max_strangers:
+            return TRY_AGAIN, Reason.SERVER_FULL.value
+        return None
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether ``allowed_origins`` names it."""
+        return "*" in self._origins or origin.rstrip("/").lower() in self._origins
+
+    def arrived(self, conn: Connection) -> None:
+        """A stranger is at the door."""
+        self._open.add(conn)
+        self._registry.strangers.add(conn)
+        if self.on_arrival is not None:
+            self.on_arrival(conn)
+
+    def enter(self, conn: Connection) -> tuple[bool, list[Connection]]:
+        """An accepted connection joins its user: whether the user is new, and whom it displaces."""
+        client = self._registry.clients.get(conn.cid)
+        if client is None:
+            client = self._make_identity(self, conn.cid)
+        conn.client = client
+        joined = self._registry.add(client, conn)
+        conns = list(client.conns.values())
+        return joined, conns[: max(0, len(conns) - self.conn_per_user)]
+
+    def announce(self, conn: Connection, *, joined: bool) -> None:
+        """Tell that it is in."""
+        if joined:
+            self._emit(self.when.joined, conn.lane, conn.client.handle, conn.meta)
+        self._emit(self.when.connected, conn.lane, conn.handle)
+
+    def leave(self, conn: Connection, code: int, reason: str) -> None:
+        """A connection is over."""
+        if conn.cid is not None:
+            self._emit(self.when.disconnected, conn.lane, conn.handle, code, reason)
+        self._registry.remove(conn, code, reason)
+
+    def transport_gone(self, conn: Connection) -> None:
+        """Its socket is closed, too."""
+        self._open.discard(conn)
+        if not self._open and self._all_gone is not None and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    def _left(self, client: ClientIdentity, conn: Connection, code: int, reason: str) -> None:
+        self._emit(self.when.left, conn.lane, client.handle, code, reason)
+
+    def ignored(self, conn: Connection, type: Any, payload: Any) -> None:
+        """A message that nobody takes."""
+        self._emit(self.when.ignored, conn.lane, conn.handle, Message(type, payload))
+
+    def report(self, error: WseError, conn: Connection | None = None) -> None:
+        """Tell a problem that has no caller: the error signal, or the log."""
+        handle = conn.handle if conn is not None else None
+        handlers = self.when.error.take(error, handle)
+        if not handlers:
+            log_error(logger, error, conn if conn is not None else self)
+        lane = conn.lane if conn is not None else self._own_lane()
+        for handler in handlers:
+            lane.post(handler, (error, handle), log_failure(logger, handler))
+
+    def pack(self, type: Any, payload: Any) -> SharedMessage:
+        """Pack a user's message once, for any number of devices."""
+        check_user_type(type, self.endpoint.roles, "send")
+        return SharedMessage(*encode(self.endpoint.protocol, type, payload))
+
+    def pack_internal(self, type: Any, payload: Any) -> tuple[bytes, bool]:
+        """Pack a message of the library."""
+        return encode(self.endpoint.protocol, type, payload)
+
+    def _emit(self, signal: Signal, lane: Lane, *args: Any) -> None:
+        for handler in signal.take(*args):
+            lane.post(handler, args)
+
+    def _own_lane(self) -> Lane:
+        if self._lane is None:
+            self._lane = self.endpoint.dispatcher.lane(
+                lambda handler, exc: logger.error("%r raised", handler, exc_info=exc)
+            )
+        return self._lane
+
+    def __repr__(self) -> str:
+        if self._stopping:
+            state = "stopped"
+        else:
+            state = f"port={self.port}" if self.port is not None else "mounted"
+        return (
+            f"<{type(self).__name__} {state} users={len(self._registry.clients)} "
+            f"connections={len(self._open)}>"
+        )
+
+
+def _origin_list(origins: Iterable[str] | None) -> list[str]:
+    if origins is None:
+        return []
+    if isinstance(origins, str):
+        raise TypeError("allowed_origins takes a list of origins, not one string")
+    return list(origins)

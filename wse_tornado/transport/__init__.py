@@ -1,0 +1,1 @@
+"""Bytes in, messages out: the ways a WebSocket reaches the rest of the library."""

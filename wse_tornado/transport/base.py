@@ -1,0 +1,92 @@
+"""The small interface between a socket and what happens on it.
+
+Every transport keeps these promises, so that the layers above need not know which one they have:
+all methods and callbacks on the loop thread; messages whole and in order; ``connection_lost``
+exactly once and last; nothing is raised into a transport by its receiver.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+__all__ = ["Receiver", "SharedMessage", "Transport", "cut_reason"]
+
+MAX_REASON_BYTES = 123  # RFC 6455 5.5: a control frame holds 125 bytes, two are the close code
+
+
+class Receiver(Protocol):
+    """What a transport talks to."""
+
+    def message_received(self, data: str | bytes) -> None:
+        """One whole message: ``str`` from a text frame, ``bytes`` from a binary one."""
+
+    def pong_received(self, payload: bytes) -> None:
+        """The peer answered a ping."""
+
+    def sign_of_life(self) -> None:
+        """Something else arrived, a ping for instance."""
+
+    def send_buffer_drained(self) -> None:
+        """What had been waiting to be sent has left."""
+
+    def connection_lost(self, code: int, reason: str) -> None:
+        """The connection is over. The last callback, made once."""
+
+
+class SharedMessage:
+    """One message for many connections: packed once, and framed once by transports that can."""
+
+    __slots__ = ("binary", "frame", "payload")
+
+    def __init__(self, payload: bytes, binary: bool) -> None:
+        self.payload = payload
+        self.binary = binary
+        self.frame: bytes | None = None
+
+
+class Transport(ABC):
+    """One open WebSocket."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def buffered(self) -> int:
+        """Bytes handed over that the operating system has not taken yet."""
+
+    @abstractmethod
+    def send(self, payload: bytes, binary: bool) -> None:
+        """Send one message; without effect once the connection is closing."""
+
+    def send_shared(self, message: SharedMessage) -> None:
+        """Send one message that goes to many connections."""
+        self.send(message.payload, message.binary)
+
+    @abstractmethod
+    def ping(self, payload: bytes) -> None:
+        """Ask for a sign of life."""
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """Take nothing more from the socket, so that TCP pushes back."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+
+    @abstractmethod
+    def close(self, code: int, reason: str) -> None:
+        """Start the close handshake; the socket is cut when the peer does not take part in time."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Cut the socket now."""
+
+
+def cut_reason(reason: str) -> str:
+    """A close reason of at most 123 bytes of UTF-8, cut at a character boundary (WIRE.md 5)."""
+    data = reason.encode("utf-8", "replace")
+    if len(data) <= MAX_REASON_BYTES:
+        return data.decode("utf-8")
+    return data[:MAX_REASON_BYTES].decode("utf-8", "ignore")
