@@ -6,5 +6,80 @@ The plain names block: `WseServer` and `WseClient` need no ``async``. `AsyncWseS
 
 from .admission import AuthRequest, Challenge
 from .aio.client import AsyncWseClient
-from .aio.connection import Connection as AsyncConnection
 from .aio.server import AsyncWseServer
+from .backoff import Backoff
+from .blocking.client import WseClient
+from .blocking.loop import LoopThread
+from .blocking.server import WseServer
+from .challenge import HmacChallenge, HmacSolver
+from .errors import (
+    WSE_ERROR,
+    WSE_REASON,
+    WSE_STATUS,
+    AlreadyConnected,
+    ConnectionFailed,
+    ConnectionNotReady,
+    ConnectTimeout,
+    ErrorCode,
+    NotAuthorized,
+    NotSerializable,
+    ProtocolError,
+    Reason,
+    ReceiveTimeout,
+    RpcDisconnected,
+    RpcError,
+    RpcFailed,
+    RpcNotRegistered,
+    RpcTimeout,
+    SendTimeout,
+    Status,
+    WaitTimeout,
+    WrongThread,
+    WseError,
+)
+from .limits import Limits
+from .protocol import InternalTypes, JsonProtocol, Message, Protocol
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "WSE_ERROR",
+    "WSE_REASON",
+    "WSE_STATUS",
+    "AlreadyConnected",
+    "AsyncWseClient",
+    "AsyncWseServer",
+    "AuthRequest",
+    "Backoff",
+    "Challenge",
+    "ConnectTimeout",
+    "ConnectionFailed",
+    "ConnectionNotReady",
+    "ErrorCode",
+    "HmacChallenge",
+    "HmacSolver",
+    "InternalTypes",
+    "JsonProtocol",
+    "Limits",
+    "LoopThread",
+    "Message",
+    "NotAuthorized",
+    "NotSerializable",
+    "Protocol",
+    "ProtocolError",
+    "Reason",
+    "ReceiveTimeout",
+    "RpcDisconnected",
+    "RpcError",
+    "RpcFailed",
+    "RpcNotRegistered",
+    "RpcTimeout",
+    "SendTimeout",
+    "Status",
+    "WaitTimeout",
+    "WrongThread",
+    "WseClient",
+    "WseError",
+    "WseServer",
+    "__version__",
+]

@@ -27,7 +27,7 @@ __all__ = ["HmacChallenge", "HmacSolver"]
 
 SCHEME = "wse-hmac-sha256"
 Secret = str | bytes
-SecretLookup = Callable[[Any], "Secret | None | Awaitable[Secret | None]"]
+SecretLookup = Callable[[Any], "Secret | Awaitable[Secret | None] | None"]
 
 
 def _key(secret: Secret) -> bytes:
@@ -76,9 +76,7 @@ class HmacChallenge:
             return self._verify_later(auth, found)
         return self._matches(auth, found)
 
-    async def _verify_later(
-        self, auth: AuthRequest, found: Awaitable[Secret | None]
-    ) -> bool:
+    async def _verify_later(self, auth: AuthRequest, found: Awaitable[Secret | None]) -> bool:
         return self._matches(auth, await found)
 
     def _matches(self, auth: AuthRequest, secret: Secret | None) -> bool:

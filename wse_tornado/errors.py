@@ -13,6 +13,8 @@ This module knows names and data only: it does no I/O and imports nothing of the
     ├── ConnectionFailed                also ConnectionError
     ├── ConnectionNotReady              also ConnectionError
     ├── ReceiveTimeout                  also TimeoutError
+    ├── SendTimeout                     also TimeoutError
+    ├── WaitTimeout                     also TimeoutError
     ├── AlreadyConnected
     ├── ProtocolError
     ├── NotSerializable                 also TypeError
@@ -41,10 +43,12 @@ __all__ = [
     "RpcFailed",
     "RpcNotRegistered",
     "RpcTimeout",
+    "SendTimeout",
     "Status",
     "WSE_ERROR",
     "WSE_REASON",
     "WSE_STATUS",
+    "WaitTimeout",
     "WrongThread",
     "WseError",
 ]
@@ -82,6 +86,9 @@ class ErrorCode(_Name):
     NOT_SERIALIZABLE = "wse.not-serializable"
     HANDLER_FAILED = "wse.handler-failed"
     WRONG_THREAD = "wse.wrong-thread"
+    WORKERS_EXHAUSTED = "wse.workers-exhausted"
+    SEND_BUFFER_FULL = "wse.client.send-buffer-full"
+    TIMEOUT = "wse.timeout"
 
 
 class Reason(_Name):
@@ -244,6 +251,18 @@ class ReceiveTimeout(WseError, TimeoutError):
     """No fitting message came within the time-out."""
 
     default_code = ErrorCode.RECEIVE_TIMEOUT
+
+
+class SendTimeout(WseError, TimeoutError):
+    """The server did not take what waits to be sent within the time-out; this was not sent."""
+
+    default_code = ErrorCode.SEND_BUFFER_FULL
+
+
+class WaitTimeout(WseError, TimeoutError):
+    """A wait was not over within its time-out."""
+
+    default_code = ErrorCode.TIMEOUT
 
 
 class AlreadyConnected(WseError):

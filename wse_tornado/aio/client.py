@@ -24,6 +24,7 @@ from ..errors import (
     ProtocolError,
     Reason,
     Status,
+    WaitTimeout,
     WseError,
     origin_of,
 )
@@ -88,6 +89,8 @@ class _ClientLink(Link):
     def __init__(self, client: AsyncWseClient) -> None:
         self._client = client
         super().__init__(client.endpoint, client.lane)
+        # A client refuses to send past the bound; what it must answer may go beyond.
+        self._send_limit *= 2
         self.over = asyncio.Event()
         self.welcomed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -140,7 +143,7 @@ class _ClientLink(Link):
             error.__cause__ = exc
             self._give_up(error)
 
-        self._endpoint.dispatcher.beside(solver, (quest,), solved)
+        self._endpoint.dispatcher.ask(solver, (quest,), solved)
 
     def _give_up(self, error: WseError) -> None:
         if not self.welcomed.done():
@@ -180,13 +183,6 @@ class _ClientLink(Link):
         self._report(error)
         self.close(NORMAL, Reason.PROTOCOL_ERR)
 
-    def _send_buffer_full(self) -> bool:
-        raise WseError(
-            "wse.client.send-buffer-full",
-            {"bytes": self.buffered},
-            f"{self.buffered} bytes wait to be sent already; await client.drain() before sending",
-        )
-
     def send_buffer_drained(self) -> None:
         self._client._drained()
 
@@ -197,7 +193,7 @@ class _ClientLink(Link):
     def _on_end(self, code: int, reason: str) -> None:
         if not self.welcomed.done():
             self.welcomed.set_exception(_hung_up(code, reason))
-        self._client._link_ended(self, code, reason)
+        self._client.link_ended(self, code, reason)
 
 
 def _hung_up(code: int, reason: str) -> WseError:
@@ -260,7 +256,7 @@ class AsyncWseClient:
         self._backoff = Backoff() if reconnect is True else reconnect or None
         self._headers = dict(headers or {})
         self._ssl_options = ssl_options
-        self._legacy = generation == "older"
+        self.legacy = generation == "older"
         self._compression: dict[str, Any] | None = None
         if compression:
             self._compression = {} if compression is True else dict(compression)
@@ -282,7 +278,7 @@ class AsyncWseClient:
         self._solver: Handler | None = None
         self._identity: Any = None
         self._meta: Any = None
-        self._link: _ClientLink | None = None
+        self.link: _ClientLink | None = None
         self._sockets: set[_ClientLink] = set()
         self._connecting: set[asyncio.Future[WebSocketClientConnection]] = set()
         self._runner: asyncio.Task[None] | None = None
@@ -290,6 +286,7 @@ class AsyncWseClient:
         self._settled: asyncio.Future[Any] | None = None
         self._failure: WseError | None = None
         self._waiters: set[asyncio.Future[None]] = set()
+        self.on_change: Callable[[], None] | None = None
         self.closed_with: tuple[int, str] | None = None
 
     # -- what it is
@@ -307,7 +304,7 @@ class AsyncWseClient:
     @property
     def latency(self) -> float | None:
         """Seconds the last ping took, None before the first."""
-        return self._link.latency if self._link is not None else None
+        return self.link.latency if self.link is not None else None
 
     @property
     def lane(self) -> Lane:
@@ -372,7 +369,7 @@ class AsyncWseClient:
         self._set_status(Status.CONNECTING)
         settled: asyncio.Future[Any] = loop.create_future()
         self._settled = settled
-        self._runner = loop.create_task(self._run(loop.time() + seconds, seconds))
+        self._runner = loop.create_task(self._run(loop.time() + seconds))
         try:
             return await asyncio.shield(settled)
         except asyncio.CancelledError:
@@ -404,8 +401,8 @@ class AsyncWseClient:
             runner.cancel()
         self._jumping = True  # who waits for messages goes on waiting
         try:
-            if self._link is not None:
-                self._link.close(JUMPING, Reason.JUMP)
+            if self.link is not None:
+                self.link.close(JUMPING, Reason.JUMP)
         finally:
             self._jumping = False
         self._abandon_connect()
@@ -434,8 +431,8 @@ class AsyncWseClient:
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.cancel()
-        if self._link is not None:
-            self._link.close(code, reason)
+        if self.link is not None:
+            self.link.close(code, reason)
         if self._status is not Status.IDLE:
             error = ConnectionNotReady(
                 None, {"code": code, "reason": str(reason)}, "the client was closed"
@@ -450,17 +447,14 @@ class AsyncWseClient:
             )
             self._settled.exception()
 
-    async def _run(self, deadline: float | None, seconds: float) -> None:
+    async def _run(self, first_deadline: float) -> None:
         """Connect, and come back for as long as that is wanted."""
         loop = asyncio.get_running_loop()
         attempt = 0
         while True:
+            first = self._status is Status.CONNECTING
+            deadline = first_deadline if first else loop.time() + self.endpoint.timeout
             try:
-                if deadline is None:
-                    deadline, seconds = loop.time() + self.endpoint.timeout, self.endpoint.timeout
-                    first = False
-                else:
-                    first = self._status is Status.CONNECTING
                 link = await self._attempt(deadline)
             except WseError as exc:
                 error = exc
@@ -473,11 +467,11 @@ class AsyncWseClient:
                 error.__cause__ = exc
             else:
                 began = loop.time()
-                await link.over.wait()
-                assert link.ended is not None and self._backoff is not None
+                await link.over.wait()  # a final closing cancels this task
+                if self._backoff is None:
+                    return
                 if loop.time() - began >= self._backoff.lasting:
                     attempt = 0
-                deadline = None
                 await asyncio.sleep(self._backoff.delay(attempt))
                 attempt += 1
                 continue
@@ -486,13 +480,11 @@ class AsyncWseClient:
                 return
             pause = self._backoff.delay(attempt)
             attempt += 1
-            if first:
-                if loop.time() + pause >= deadline:
-                    self._finish(error)
-                    return
-            else:
-                deadline = None
+            if not first:
                 self._report(error)
+            elif loop.time() + pause >= deadline:
+                self._finish(error)
+                return
             await asyncio.sleep(pause)
 
     async def _attempt(self, deadline: float) -> _ClientLink:
@@ -503,14 +495,14 @@ class AsyncWseClient:
             await asyncio.wait({work}, timeout=max(0.0, deadline - loop.time()))
             if work.done():
                 return work.result()
-            if self._link is not None and self._link.ready:
-                return self._link  # the welcome came in this very turn
+            if self.link is not None and self.link.ready:
+                return self.link  # the welcome came in this very turn
         finally:
             if not work.done():
                 work.cancel()
-                if self._link is not None and not self._link.ready:
-                    self._link.close(NORMAL, Reason.BY_CLIENT)
-        raise ConnectTimeout(None, {}, f"{self._where()} did not let the client in in time")
+                if self.link is not None and not self.link.ready:
+                    self.link.close(NORMAL, Reason.BY_CLIENT)
+        raise ConnectTimeout(None, {}, f"{self.where} did not let the client in in time")
 
     async def _get_in(self, deadline: float) -> _ClientLink:
         loop = asyncio.get_running_loop()
@@ -524,7 +516,7 @@ class AsyncWseClient:
         ws = await self._open_socket(url, max(0.05, deadline - loop.time()))
         link = _ClientLink(self)
         link.welcomed.add_done_callback(_retrieve)
-        self._link = link
+        self.link = link
         self._sockets.add(link)
         link.attach(
             TornadoClientTransport(ws, link, self.endpoint.limits.close_timeout),
@@ -555,7 +547,7 @@ class AsyncWseClient:
             else:
                 answer.set_exception(exc)
 
-        self.endpoint.dispatcher.beside(Handler(value, inline=self._inline), (), done)
+        self.endpoint.dispatcher.ask(Handler(value, inline=self._inline), (), done)
         return await answer
 
     async def _open_socket(self, url: str, seconds: float) -> WebSocketClientConnection:
@@ -606,25 +598,27 @@ class AsyncWseClient:
             connecting.result().close()
         self._changed()
 
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
+        """The server's URL, for messages."""
         return str(self._url) if isinstance(self._url, str) else "the server"
 
     # -- what happens to the connection
 
     def _welcomed(self, link: _ClientLink, welcome: Any) -> None:
-        if link is not self._link:
+        if link is not self.link:
             return
         self._set_status(Status.READY)
         self._emit(self.when.ready, welcome)
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(welcome)
 
-    def _link_ended(self, link: _ClientLink, code: int, reason: str) -> None:
+    def link_ended(self, link: _ClientLink, code: int, reason: str) -> None:
         link.over.set()
         self._drained()
-        if link is not self._link:
+        if link is not self.link:
             return
-        self._link = None
+        self.link = None
         self.closed_with = (code, reason)
         self.when.ready.forget()
         self._emit(self.when.closed, code, reason)
@@ -666,6 +660,8 @@ class AsyncWseClient:
             self._changed()
 
     def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.done():
@@ -684,8 +680,13 @@ class AsyncWseClient:
 
     # -- talking
 
-    def _ready_link(self, what: str) -> _ClientLink:
-        link = self._link
+    def ready_link(self, what: str) -> _ClientLink:
+        """The connection to do ``what`` on. Any thread.
+
+        Raises:
+            ConnectionNotReady: There is none.
+        """
+        link = self.link
         if link is None or not link.ready:
             hints = {
                 Status.IDLE: "call connect() first",
@@ -710,14 +711,32 @@ class AsyncWseClient:
         """
         check_user_type(type, self.endpoint.roles, "send")
         data, binary = encode(self.endpoint.protocol, type, payload)
-        self._ready_link(f"send {type!r}").send_packed(data, binary)
+        link = self.ready_link(f"send {type!r}")
+        self._check_room(link, len(data))
+        link.send_packed(data, binary)
+
+    def _check_room(self, link: _ClientLink, size: int) -> None:
+        waiting = link.buffered
+        if waiting and waiting + size > self.endpoint.limits.max_send_buffer:
+            raise WseError(
+                ErrorCode.SEND_BUFFER_FULL,
+                {"waiting": waiting},
+                f"{waiting} bytes wait to be sent already; await client.drain() first",
+            )
 
     async def drain(self) -> None:
         """Wait until less than half of ``Limits.max_send_buffer`` waits to be sent."""
-        while self._link is not None and (
-            self._link.buffered > self.endpoint.limits.max_send_buffer // 2
+        while self.link is not None and (
+            self.link.buffered > self.endpoint.limits.max_send_buffer // 2
         ):
             await self._wait_for_change()
+
+    async def drained(self, seconds: float) -> None:
+        """`drain`, but for so many seconds at most."""
+        try:
+            await asyncio.wait_for(self.drain(), seconds)
+        except asyncio.TimeoutError:
+            pass
 
     async def call(self, rp: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Call a procedure of the server.
@@ -738,8 +757,8 @@ class AsyncWseClient:
         """
         check_rpc_name(rp)
         seconds = self.endpoint.timeout if timeout is None else check_timeout(timeout)
-        link = self._ready_link(f"call {rp!r}")
-        return await link.call_and_wait(rp, payload, seconds, legacy=self._legacy)
+        link = self.ready_link(f"call {rp!r}")
+        return await link.call_and_wait(rp, payload, seconds, legacy=self.legacy)
 
     def register(self, name: str, fn: F | None = None, *, inline: bool = False) -> Any:
         """Answer calls of ``name`` with what ``fn(payload)`` returns; works as a decorator.
@@ -795,9 +814,7 @@ class AsyncWseClient:
         self._check_used("wait_for")
 
         def wanted(message: Message) -> bool:
-            return bool(
-                message.type == type and (predicate is None or predicate(message.payload))
-            )
+            return bool(message.type == type and (predicate is None or predicate(message.payload)))
 
         message = await self._inbox.get(wanted, timeout, f"message of the type {type!r}")
         return message.payload
@@ -806,7 +823,7 @@ class AsyncWseClient:
         """Wait until the client is READY, after a loss for instance.
 
         Raises:
-            ConnectTimeout: Not in time.
+            WaitTimeout: Not in time.
             ConnectionNotReady: Nobody is connecting.
             NotAuthorized: The client came back and was refused.
         """
@@ -835,7 +852,7 @@ class AsyncWseClient:
 
         try:
             await self._within(over(), timeout, "still connected")
-        except ConnectTimeout:
+        except WaitTimeout:
             return False
         if self._failure is not None and not isinstance(self._failure, ConnectionNotReady):
             raise self._failure
@@ -847,9 +864,7 @@ class AsyncWseClient:
         except asyncio.TimeoutError as exc:
             if isinstance(exc, WseError):
                 raise
-            raise ConnectTimeout(
-                None, {"timeout": timeout}, f"{what} within {timeout:g} s"
-            ) from None
+            raise WaitTimeout(None, {"timeout": timeout}, f"{what} within {timeout:g} s") from None
 
     def _over(self, what: str) -> WseError:
         if self._failure is not None:
@@ -902,7 +917,7 @@ class AsyncWseClient:
         self._report(handler_error(handler, exc))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._status} {self._where()}>"
+        return f"<{type(self).__name__} {self._status} {self.where}>"
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

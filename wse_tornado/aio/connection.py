@@ -228,9 +228,7 @@ class Connection(Link):
         message = self._server.pack(type, payload)
         return 1 if self.send_packed(message.payload, message.binary) else 0
 
-    async def call(
-        self, rp: str, payload: Any = None, *, timeout: float | None = None
-    ) -> Any:
+    async def call(self, rp: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Call a procedure that this device has registered.
 
         Args:

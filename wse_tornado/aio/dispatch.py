@@ -64,6 +64,10 @@ class Dispatcher(ABC):
     def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
         """Run a handler now, beside all others; ``done`` is called on the loop."""
 
+    def ask(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
+        """Run a handler that connecting waits for: who to be, how to solve a challenge."""
+        self.beside(handler, args, done)
+
     @abstractmethod
     def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
         """Call ``fn`` on the loop: now if this is its thread, else soon. Any thread."""

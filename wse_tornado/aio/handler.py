@@ -48,7 +48,7 @@ class WseHandler(WebSocketHandler):
         """What the server's ``compression`` says."""
         return self._server.compression
 
-    def open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:  # type: ignore[override]
+    def open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:
         server = self._server
         refusal = server.refusal()
         if refusal is not None:

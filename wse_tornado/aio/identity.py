@@ -28,7 +28,8 @@ class ClientIdentity:
     def __init__(self, server: AsyncWseServer, cid: Hashable) -> None:
         self.cid = cid
         self._server = server
-        self._conns: dict[str, Connection] = {}
+        # Oldest first; changed by the registry only.
+        self.own_conns: dict[str, Connection] = {}
         self._leaving: asyncio.TimerHandle | None = None
         self._last: tuple[Connection, int, str] | None = None
         self.handle: Any = self  # what users' handlers are given: this, or the blocking facade
@@ -36,7 +37,7 @@ class ClientIdentity:
     @property
     def conns(self) -> Mapping[str, Connection]:
         """The user's open connections by ``conn_id``, oldest first; a read-only view."""
-        return MappingProxyType(self._conns)
+        return MappingProxyType(self.own_conns)
 
     def send(self, type: Any, payload: Any = None) -> int:
         """Send to every device of this user.
@@ -48,7 +49,7 @@ class ClientIdentity:
             NotSerializable: The payload cannot be packed; nothing was sent.
             ValueError: The type is empty or belongs to the library.
         """
-        return deliver(self._server.pack(type, payload), self._conns.values())
+        return deliver(self._server.pack(type, payload), self.own_conns.values())
 
     def drop(self, reason: str = Reason.BY_SERVER) -> int:
         """Close every connection of this user with 1000 and ``reason``.
@@ -56,13 +57,13 @@ class ClientIdentity:
         Returns:
             How many connections were closed.
         """
-        conns = tuple(self._conns.values())
+        conns = tuple(self.own_conns.values())
         for conn in conns:
             conn.drop(reason)
         return len(conns)
 
     def __repr__(self) -> str:
-        return f"<ClientIdentity {self.cid!r} devices={len(self._conns)}>"
+        return f"<ClientIdentity {self.cid!r} devices={len(self.own_conns)}>"
 
 
 class Registry:
@@ -95,7 +96,7 @@ class Registry:
         elif client._leaving is not None:
             client._leaving.cancel()
             client._leaving = None
-        client._conns[conn.conn_id] = conn
+        client.own_conns[conn.conn_id] = conn
         return joined
 
     def remove(self, conn: Connection, code: int, reason: str) -> None:
@@ -104,8 +105,8 @@ class Registry:
         if self.connections.pop(conn.conn_id, None) is None:
             return
         client = conn.client
-        del client._conns[conn.conn_id]
-        if client._conns:
+        del client.own_conns[conn.conn_id]
+        if client.own_conns:
             return
         client._last = (conn, code, reason)
         if self._linger:

@@ -13,10 +13,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import (
-    ConnectionNotReady,
     ErrorCode,
     NotSerializable,
     ProtocolError,
@@ -32,6 +31,7 @@ from ..rpc import (
     Procedures,
     Resolve,
     disconnected_error,
+    new_stamp,
     payload_from_error,
     timeout_error,
 )
@@ -72,6 +72,15 @@ class Endpoint:
         self.expose_errors = expose_errors
 
 
+class PackedCall(NamedTuple):
+    """A call that is ready to be sent."""
+
+    rpc: str
+    stamp: str
+    data: bytes
+    binary: bool
+
+
 class Link(ABC):
     """One open connection, seen from either end. Loop thread only."""
 
@@ -83,6 +92,7 @@ class Link(ABC):
         self.ready = False
         self.ended: tuple[int, str] | None = None
         self.latency: float | None = None
+        self._send_limit = endpoint.limits.max_send_buffer
         self.serving = 0  # calls of the peer that run here
         self.lane: Lane = lane or endpoint.dispatcher.lane(self._handler_failed)
         self._paused = False
@@ -289,7 +299,7 @@ class Link(ABC):
         if self.ended is not None or transport is None:
             return False
         buffered = transport.buffered
-        if buffered and buffered + len(data) > self._endpoint.limits.max_send_buffer:
+        if buffered and buffered + len(data) > self._send_limit:
             return self._send_buffer_full()
         transport.send(data, binary)
         return True
@@ -300,7 +310,7 @@ class Link(ABC):
         if self.ended is not None or transport is None:
             return False
         buffered = transport.buffered
-        if buffered and buffered + len(message.payload) > self._endpoint.limits.max_send_buffer:
+        if buffered and buffered + len(message.payload) > self._send_limit:
             return self._send_buffer_full()
         transport.send_shared(message)
         return True
@@ -317,30 +327,25 @@ class Link(ABC):
 
     # -- calls made from here
 
-    def begin_call(self, rpc: str, payload: Any, resolve: Resolve, *, legacy: bool = False) -> str:
-        """Send a call; ``resolve`` is called once unless the returned stamp is forgotten.
+    def prepare_call(self, rpc: str, payload: Any, *, legacy: bool = False) -> PackedCall:
+        """Make the stamp of a call and pack it. Any thread.
 
         Raises:
-            NotSerializable: The payload cannot be packed; nothing was sent.
-            RpcDisconnected: The connection is over; nothing was sent.
+            NotSerializable: The payload cannot be packed.
         """
+        stamp = new_stamp(f"{self._endpoint.legacy_prefix}{rpc}:" if legacy else "")
+        data, binary = encode(self._endpoint.protocol, rpc, payload, stamp)
+        return PackedCall(rpc, stamp, data, binary)
+
+    def begin_call(self, call: PackedCall, resolve: Resolve) -> None:
+        """Send a call; ``resolve`` is called once, unless the stamp is forgotten first."""
         if self.ended is not None:
-            raise disconnected_error(rpc, *self.ended, sent=False)
-        if not self.ready:
-            raise ConnectionNotReady(
-                None, {"rpc": rpc}, f"the connection is not ready for the call of {rpc!r}"
-            )
-        prefix = f"{self._endpoint.legacy_prefix}{rpc}:" if legacy else ""
-        stamp = self.pending.add(rpc, resolve, prefix)
-        try:
-            data, binary = encode(self._endpoint.protocol, rpc, payload, stamp)
-        except BaseException:
-            self.pending.forget(stamp)
-            raise
+            resolve(None, disconnected_error(call.rpc, *self.ended, sent=False))
+            return
+        self.pending.add(call.rpc, call.stamp, resolve)
         if self._paused:
             self._resume()
-        self.send_packed(data, binary)
-        return stamp
+        self.send_packed(call.data, call.binary)
 
     async def call_and_wait(
         self, rpc: str, payload: Any, timeout: float, *, legacy: bool = False
@@ -357,15 +362,14 @@ class Link(ABC):
             else:
                 answered.set_exception(error)
 
-        stamp = self.begin_call(rpc, payload, resolve, legacy=legacy)
-        timer = loop.call_later(
-            timeout, lambda: resolve(None, timeout_error(rpc, timeout))
-        )
+        call = self.prepare_call(rpc, payload, legacy=legacy)
+        self.begin_call(call, resolve)
+        timer = loop.call_later(timeout, lambda: resolve(None, timeout_error(rpc, timeout)))
         try:
             return await answered
         finally:
             timer.cancel()
-            self.pending.forget(stamp)
+            self.pending.forget(call.stamp)
 
     # -- life
 
@@ -379,7 +383,7 @@ class Link(ABC):
         """Something arrived that is no message."""
         self._heard = time.monotonic()
 
-    def send_buffer_drained(self) -> None:
+    def send_buffer_drained(self) -> None:  # noqa: B027 - of no interest to a server
         """What waited to be sent has left."""
 
     def _schedule_heartbeat(self) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application, URLSpec
+from tornado.routing import URLSpec
+from tornado.web import Application
 
 from ..admission import AuthRequest
 from ..errors import Reason, WseError
@@ -38,6 +39,7 @@ __all__ = ["AsyncWseServer", "ServerSignals"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("wse_tornado.server")
+
 
 class ServerSignals:
     """What a server tells; subscribe with ``server.when.joined(fn)`` or as a decorator.
@@ -133,8 +135,9 @@ class AsyncWseServer:
         self._stopping = False
         self._open: set[Connection] = set()
         self._all_gone: asyncio.Future[None] | None = None
-        self._make_identity: Callable[[AsyncWseServer, Hashable], ClientIdentity] = ClientIdentity
-        self.on_arrival: Callable[[Connection], None] | None = None
+        # What users' handlers are given in place of a connection or a user.
+        self.connection_facade: Callable[[Connection], Any] | None = None
+        self.identity_facade: Callable[[ClientIdentity], Any] | None = None
         self.port: int | None = None
 
     # -- for users
@@ -143,6 +146,16 @@ class AsyncWseServer:
     def channel(self) -> Channel:
         """Handlers of messages: ``@server.channel.on("type")``, called with ``(conn, payload)``."""
         return self.endpoint.channel
+
+    @property
+    def users(self) -> dict[Any, ClientIdentity]:
+        """The registry's own mapping, for the blocking facade."""
+        return self._registry.clients
+
+    @property
+    def connections(self) -> dict[str, Connection]:
+        """All connections that are in, for the blocking facade."""
+        return self._registry.connections
 
     @property
     def clients(self) -> Mapping[Any, ClientIdentity]:
@@ -332,14 +345,16 @@ class AsyncWseServer:
         """A stranger is at the door."""
         self._open.add(conn)
         self._registry.strangers.add(conn)
-        if self.on_arrival is not None:
-            self.on_arrival(conn)
+        if self.connection_facade is not None:
+            conn.handle = self.connection_facade(conn)
 
     def enter(self, conn: Connection) -> tuple[bool, list[Connection]]:
         """An accepted connection joins its user: whether the user is new, and whom it displaces."""
         client = self._registry.clients.get(conn.cid)
         if client is None:
-            client = self._make_identity(self, conn.cid)
+            client = ClientIdentity(self, conn.cid)
+            if self.identity_facade is not None:
+                client.handle = self.identity_facade(client)
         conn.client = client
         joined = self._registry.add(client, conn)
         conns = list(client.conns.values())

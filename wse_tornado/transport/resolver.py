@@ -29,7 +29,7 @@ class DaemonResolver(Resolver):
     def configurable_default(cls) -> type[DaemonResolver]:
         return DaemonResolver
 
-    async def resolve(  # type: ignore[override]  # Tornado types a coroutine as an Awaitable
+    async def resolve(
         self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[Address]:
         """Addresses of ``host``.

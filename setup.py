@@ -1,0 +1,47 @@
+"""Metadata of the distribution; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "wse_tornado/__init__.py").read_text("utf-8"), re.MULTILINE
+).group(1)
+
+FAST = ["uvloop>=0.19; platform_system != 'Windows' and implementation_name == 'cpython'"]
+MSGPACK = ["msgpack>=1.0"]
+
+setup(
+    name="wse-tornado",
+    version=VERSION,
+    description="Authenticated WebSocket users with several devices each, on Tornado: "
+    "messages and calls both ways, with a blocking facade",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["wse_tornado", "wse_tornado.*"]),
+    package_data={"wse_tornado": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["tornado>=6.5"],
+    extras_require={
+        "fast": FAST,
+        "msgpack": MSGPACK,
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", *MSGPACK],
+    },
+    keywords="websocket tornado rpc blocking synchronous authentication wse",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Internet :: WWW/HTTP",
+        "Typing :: Typed",
+    ],
+)

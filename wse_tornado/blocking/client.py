@@ -1,0 +1,620 @@
+"""The blocking client: `AsyncWseClient` on a loop thread, for code without ``async``."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import ssl
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+from ..aio.client import AsyncWseClient, ClientSignals, Generation
+from ..aio.link import NORMAL, check_timeout
+from ..backoff import Backoff
+from ..errors import ConnectionNotReady, ErrorCode, Reason, SendTimeout, Status, WseError
+from ..events import Channel, check_user_type
+from ..limits import Limits
+from ..protocol import Message, Protocol, encode
+from ..rpc import check_rpc_name, timeout_error
+from .dispatch import ManualRunner, Runner, ThreadDispatcher, Workers
+from .loop import Deadline, LoopThread, Wait
+
+__all__ = ["WseClient"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+class WseClient:
+    """An authenticated WebSocket client for synchronous code.
+
+    Every method may be called from any thread; those that wait say so and take a ``timeout`` in
+    seconds for all of their waiting. Handlers run on a thread of the client's own, in order;
+    procedures that the server calls run beside them. It can be a context manager, which closes it.
+
+    Args:
+        url: ``ws://`` or ``wss://``; or a function that returns it, asked at every connect.
+        timeout: Seconds that `connect`, `call` and `send` may take by default.
+        reconnect: Come back after a passing loss: True, or a `Backoff` of your own.
+        protocol: How messages are written; `JsonProtocol` by default.
+        headers: Further HTTP headers of the handshake, such as cookies.
+        ssl_options: An ``ssl.SSLContext`` for ``wss://``; by default certificates are verified.
+        limits: Bounds; see `Limits`.
+        expose_errors: Tell callers the stack of a procedure that raised.
+        generation: "older" calls servers of the wire's versions 4.0 to 4.7.
+        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
+        dispatch: "threads", or "manual": then nothing runs by itself, and `run` or `poll` run
+            handlers and procedures on the thread that calls them.
+        loop: A `LoopThread` of your own; by default all blocking objects share one.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense; the message says which.
+    """
+
+    def __init__(
+        self,
+        url: str | Callable[[], Any],
+        *,
+        timeout: float = 20,
+        reconnect: bool | Backoff = False,
+        protocol: Protocol | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
+        limits: Limits | None = None,
+        expose_errors: bool = False,
+        generation: Generation = "current",
+        compression: bool | Mapping[str, Any] = False,
+        dispatch: Literal["threads", "manual"] = "threads",
+        loop: LoopThread | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._loop = loop or LoopThread.shared()
+        self._manual: ManualRunner | None = None
+        self._ordered: Runner
+        self._calls: Runner
+        if dispatch == "manual":
+            self._manual = ManualRunner()
+            self._ordered = self._calls = self._manual
+        elif dispatch == "threads":
+            self._ordered = Workers("wse-tornado-client", 1)
+            self._calls = Workers("wse-tornado-client-call", limits.max_workers)
+        else:
+            raise ValueError(f'dispatch is "threads" or "manual", not {dispatch!r}')
+        self._core = AsyncWseClient(
+            url,
+            timeout=timeout,
+            reconnect=reconnect,
+            protocol=protocol,
+            headers=headers,
+            ssl_options=ssl_options,
+            limits=limits,
+            expose_errors=expose_errors,
+            generation=generation,
+            compression=compression,
+            _dispatcher=ThreadDispatcher(self._loop, self._ordered, self._calls),
+        )
+        if self._manual is not None:
+            self._core.on_change = self._manual.wake
+        self._lock = threading.Lock()
+        self._held = False  # whether this client counts as a user of the loop thread
+        self._posted = 0  # bytes on their way to the loop
+
+    # -- what it is
+
+    @property
+    def status(self) -> Status:
+        """What the client is doing now."""
+        return self._core.status
+
+    @property
+    def when(self) -> ClientSignals:
+        """The client's signals: ``@client.when.closed``. See `ClientSignals`."""
+        return self._core.when
+
+    @property
+    def channel(self) -> Channel:
+        """Handlers of messages: ``@client.channel.on("type")``, called with ``(payload)``."""
+        return self._core.channel
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds the last ping took, None before the first."""
+        return self._core.latency
+
+    # -- connecting
+
+    def challenge(self, fn: F) -> F:
+        """Solve the server's challenges with ``fn(quest)``, which returns the solution.
+
+        Works as a decorator. See `HmacSolver`.
+
+        Raises:
+            TypeError: It cannot be called with one argument.
+        """
+        return self._core.challenge(fn)
+
+    def connect(
+        self, identity: Any = None, meta: Any = None, *, timeout: float | None = None
+    ) -> Any:
+        """Connect, get in, and return the server's welcome. Waits.
+
+        With ``reconnect``, a server that cannot be reached is tried again until the time is over.
+
+        Args:
+            identity: Who this is, anything the protocol can pack; or a function that returns it,
+                asked again at every reconnect.
+            meta: What to tell about this device, a dictionary; or a function that returns it.
+            timeout: Seconds; the client's ``timeout`` by default.
+
+        Returns:
+            What the server's ``accept`` passed as welcome.
+
+        Raises:
+            NotAuthorized: The server refused, or its challenge could not be answered.
+            ConnectTimeout: Not ready in time.
+            ConnectionFailed: The server cannot be reached, or hung up.
+            ProtocolError: It speaks another protocol.
+            AlreadyConnected: The client is connected, or on its way.
+            NotSerializable: Identity or meta cannot be packed.
+            TypeError: Meta is not a dictionary.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        seconds = self._seconds(timeout)
+        self._hold("connect")
+        return self._run(
+            lambda: self._core.connect(identity, meta, timeout=seconds),
+            Deadline(seconds),
+            "connect",
+            serving=True,
+        )
+
+    def jump(
+        self, url: str, identity: Any = None, meta: Any = None, *, timeout: float | None = None
+    ) -> Any:
+        """Leave for another server: close with 4000 ``jump``, connect there. Waits.
+
+        Args:
+            url: Where to; or a function that returns it.
+            identity: Who to be there; the present identity when None.
+            meta: What to tell there; the present meta when None.
+            timeout: Seconds for all of it; the client's ``timeout`` by default.
+
+        Returns:
+            The new server's welcome.
+
+        Raises:
+            ValueError: The URL is none.
+            WseError: As `connect` does.
+        """
+        seconds = self._seconds(timeout)
+        self._hold("jump")
+        return self._run(
+            lambda: self._core.jump(url, identity, meta, timeout=seconds),
+            Deadline(seconds),
+            "jump",
+            serving=True,
+        )
+
+    def close(self, code: int = NORMAL, reason: str = Reason.BY_CLIENT) -> None:
+        """Close, whatever the client is doing, and wait for its socket (``Limits.close_timeout``
+        at most).
+
+        Ends a connect, a reconnection, and every wait. Handlers stay registered, and the client
+        may connect again. Closing twice is no error.
+
+        Raises:
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        self._loop.check_may_block("close")
+        with self._lock:
+            held, self._held = self._held, False
+        if not held:
+            return
+        try:
+            self._loop.run(
+                lambda: self._core.close(code, reason),
+                Deadline(self._core.endpoint.limits.close_timeout + 1),
+                "close",
+            )
+        except ConnectionNotReady:
+            pass  # the loop has ended, and the sockets with it
+        finally:
+            self._loop.not_at_goodbye(self._goodbye)
+            self._ordered.retire()
+            self._calls.retire()
+            self._loop.release()
+
+    def drop(self, reason: str = Reason.BY_CLIENT) -> None:
+        """Close with 1000 and ``reason``, without waiting."""
+        self._loop.check_process()
+        self._loop.post(self._core.drop, reason)
+
+    def __enter__(self) -> WseClient:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def _goodbye(self) -> None:
+        await self._core.close()
+
+    def _hold(self, what: str) -> None:
+        self._loop.check_may_block(what)
+        with self._lock:
+            if not self._held:
+                self._loop.acquire()
+                self._held = True
+                self._loop.at_goodbye(self._goodbye)
+                for runner in (self._ordered, self._calls):
+                    if isinstance(runner, Workers):
+                        runner.resume()
+
+    # -- talking
+
+    def send(self, type: Any, payload: Any = None, *, timeout: float | None = None) -> None:
+        """Send a message to the server. Waits only while ``Limits.max_send_buffer`` is full.
+
+        Raises:
+            ConnectionNotReady: There is no connection.
+            SendTimeout: The server did not take what waits already; this message was not sent.
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            ValueError: The type is empty or belongs to the library.
+            WrongThread: On a copy left by a fork.
+        """
+        self._loop.check_process()
+        core = self._core
+        check_user_type(type, core.endpoint.roles, "send")
+        data, binary = encode(core.endpoint.protocol, type, payload)
+        what = f"send {type!r}"
+        core.ready_link(what)
+        size = len(data)
+        if not self._reserve(size):
+            self._wait_for_room(size, Deadline(self._seconds(timeout)), what)
+        if not self._loop.post(self._hand_over, data, binary):
+            raise ConnectionNotReady(None, {}, f"cannot {what}: the loop thread has ended")
+
+    def _reserve(self, size: int) -> bool:
+        """Take room in the send buffer, if there is."""
+        link = self._core.link
+        with self._lock:
+            waiting = self._posted + (link.buffered if link is not None else 0)
+            if waiting and waiting + size > self._core.endpoint.limits.max_send_buffer:
+                return False
+            self._posted += size
+            return True
+
+    def _wait_for_room(self, size: int, deadline: Deadline, what: str) -> None:
+        self._loop.check_may_block("send")
+        while True:
+            left = deadline.left()
+            if left is None or left <= 0:
+                raise SendTimeout(
+                    ErrorCode.SEND_BUFFER_FULL,
+                    {"timeout": deadline.seconds},
+                    f"cannot {what}: the server did not take what waits to be sent within "
+                    f"{deadline.seconds:g} s",
+                )
+            self._loop.run(partial(self._core.drained, left), deadline, "send")
+            self._core.ready_link(what)
+            if self._reserve(size):
+                return
+
+    def _hand_over(self, data: bytes, binary: bool) -> None:
+        link = self._core.link
+        if link is not None and link.ready:
+            link.send_packed(data, binary)
+        with self._lock:
+            self._posted -= len(data)
+
+    def call(self, rp: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+        """Call a procedure of the server and wait for its answer.
+
+        Args:
+            rp: Its name.
+            payload: Its argument.
+            timeout: Seconds; the client's ``timeout`` by default.
+
+        Raises:
+            RpcTimeout: No answer in time.
+            RpcNotRegistered: The server has no such procedure.
+            RpcDisconnected: The connection ended first.
+            RpcFailed: The procedure raised; its code and details.
+            ConnectionNotReady: There is no connection.
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            ValueError: The name is not a non-empty string, or the time-out is not above 0.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        seconds = self._seconds(timeout)
+        deadline = Deadline(seconds)
+        self._loop.check_may_block("call")
+        wait = Wait()
+        self._loop.track(wait)
+        stamp = None
+        try:
+            stamp = self._begin(rp, payload, wait.settle, deadline)
+            if not wait.wait(deadline.left()):
+                raise timeout_error(rp, seconds)
+            return wait.outcome()
+        except BaseException:
+            if stamp is not None and not wait.done:
+                self._loop.post(self._forget, stamp)
+            raise
+        finally:
+            self._loop.untrack(wait)
+
+    def submit(
+        self, rp: str, payload: Any = None, *, timeout: float | None = None
+    ) -> concurrent.futures.Future[Any]:
+        """Call a procedure without waiting: many calls can be on their way at once.
+
+        Returns:
+            A future of the result; its ``result()`` raises what `call` raises. Cancelling it
+            forgets the call.
+
+        Raises:
+            ConnectionNotReady: There is no connection.
+            NotSerializable: The payload cannot be packed; nothing was sent.
+            ValueError: The name is not a non-empty string, or the time-out is not above 0.
+            WrongThread: On a copy left by a fork.
+        """
+        seconds = self._seconds(timeout)
+        self._loop.check_process()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def settle(result: Any, error: BaseException | None) -> None:  # on the loop thread
+            if future.done() or not future.set_running_or_notify_cancel():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        def arm() -> None:
+            timer = asyncio.get_running_loop().call_later(
+                seconds, lambda: settle(None, timeout_error(rp, seconds))
+            )
+            future.add_done_callback(lambda _: self._loop.post(timer.cancel))
+
+        ending = _Ending(settle)
+        self._loop.track(ending)
+        try:
+            stamp = self._begin(rp, payload, settle, Deadline(seconds))
+        except BaseException:
+            self._loop.untrack(ending)
+            raise
+
+        def tidy(_future: concurrent.futures.Future[Any]) -> None:
+            self._loop.untrack(ending)
+            self._loop.post(self._forget, stamp)
+
+        future.add_done_callback(tidy)
+        self._loop.post(arm)
+        return future
+
+    def _begin(
+        self,
+        rp: str,
+        payload: Any,
+        settle: Callable[[Any, BaseException | None], None],
+        deadline: Deadline,
+    ) -> str:
+        """Pack a call here, hand it to the loop, and return its stamp."""
+        check_rpc_name(rp)
+        core = self._core
+        what = f"call {rp!r}"
+        link = core.ready_link(what)
+        call = link.prepare_call(rp, payload, legacy=core.legacy)
+        size = len(call.data)
+        if not self._reserve(size):
+            self._wait_for_room(size, deadline, what)
+            link = core.ready_link(what)
+
+        def begin() -> None:
+            with self._lock:
+                self._posted -= size
+            link.begin_call(call, settle)
+
+        if not self._loop.post(begin):
+            raise ConnectionNotReady(None, {}, f"cannot {what}: the loop thread has ended")
+        return call.stamp
+
+    def _forget(self, stamp: str) -> None:
+        link = self._core.link
+        if link is not None:
+            link.pending.forget(stamp)
+
+    def register(self, name: str, fn: F | None = None, *, inline: bool = False) -> Any:
+        """Answer the server's calls of ``name`` with what ``fn(payload)`` returns.
+
+        Works as a decorator. The function runs on a worker thread, beside all handlers; with
+        ``inline=True`` on the loop itself, where it must be quick and must not block.
+
+        Raises:
+            ValueError: The name is not a non-empty string, or belongs to the library.
+            WseError: RP_ALREADY_REGISTERED, the name is taken.
+            TypeError: The function cannot be called with one argument.
+        """
+        return self._core.register(name, fn, inline=inline)
+
+    def unregister(self, name: str) -> None:
+        """Forget a procedure.
+
+        Raises:
+            WseError: RP_NOT_REGISTERED, there is none of that name.
+        """
+        self._core.unregister(name)
+
+    # -- pulling
+
+    def receive(self, *, timeout: float | None = None) -> Message:
+        """Wait for the next message that no handler on the channel takes.
+
+        Args:
+            timeout: Seconds; without one, until the connection is over.
+
+        Raises:
+            ReceiveTimeout: None came in time.
+            ConnectionNotReady: The connection is over and nothing is left to receive.
+            NotAuthorized: The client came back and was refused.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        return self._run(lambda: self._core.receive(timeout=timeout), Deadline(timeout), "receive")
+
+    def wait_for(
+        self,
+        type: Any,
+        predicate: Callable[[Any], bool] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Wait for the next message of one type; its payload. Others stay where they are.
+
+        A message that a handler takes as well counts only if it comes during the wait.
+
+        Args:
+            type: The message type.
+            predicate: ``predicate(payload)`` says whether it is the one; it runs on the loop and
+                must be quick.
+            timeout: Seconds; without one, until the connection is over.
+
+        Raises:
+            ReceiveTimeout: None came in time.
+            ConnectionNotReady: The connection is over.
+            NotAuthorized: The client came back and was refused.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        return self._run(
+            lambda: self._core.wait_for(type, predicate, timeout=timeout),
+            Deadline(timeout),
+            "wait_for",
+        )
+
+    def wait_ready(self, *, timeout: float | None = None) -> None:
+        """Wait until the client is READY, after a loss for instance.
+
+        Raises:
+            WaitTimeout: Not in time.
+            ConnectionNotReady: Nobody is connecting.
+            NotAuthorized: The client came back and was refused.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        self._run(
+            lambda: self._core.wait_ready(timeout=timeout),
+            Deadline(timeout),
+            "wait_ready",
+            serving=True,
+        )
+
+    def wait(self, *, timeout: float | None = None) -> bool:
+        """Wait until the client is OFFLINE for good.
+
+        Returns:
+            True, or False where the time is over first.
+
+        Raises:
+            NotAuthorized: The client came back and was refused.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        self._loop.check_may_block("wait")
+        if not self._held:
+            return True
+        return self._run(lambda: self._core.wait(timeout=timeout), Deadline(timeout), "wait")
+
+    def __iter__(self) -> Iterator[Message]:
+        """Messages, as `receive` gives them, until the connection is over for good."""
+        while True:
+            try:
+                message = self.receive()
+            except ConnectionNotReady:
+                return
+            yield message
+
+    # -- dispatch="manual"
+
+    def run(self, *, timeout: float | None = None) -> None:
+        """Run handlers and procedures on this thread as events come in (``dispatch="manual"``).
+
+        Returns when the time is over, or when the client is OFFLINE and nothing is left to run.
+
+        Raises:
+            WseError: The client runs its handlers on threads.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        manual = self._check_manual("run")
+        core = self._core
+
+        def over() -> bool:
+            return core.status in (Status.IDLE, Status.OFFLINE) and not manual.pending
+
+        manual.run_until(over, timeout)
+
+    def poll(self) -> int:
+        """Run the handlers and procedures that are due (``dispatch="manual"``); never waits.
+
+        Returns:
+            How many ran.
+
+        Raises:
+            WseError: The client runs its handlers on threads.
+            WrongThread: On the loop thread, or on a copy left by a fork.
+        """
+        return self._check_manual("poll").run_pending()
+
+    def _check_manual(self, what: str) -> ManualRunner:
+        self._loop.check_may_block(what)
+        if self._manual is None:
+            raise WseError(
+                ErrorCode.WRONG_THREAD,
+                {"call": what},
+                f'{what}() is for clients made with dispatch="manual"; this one runs its '
+                "handlers on threads",
+            )
+        return self._manual
+
+    # -- waiting
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._core.endpoint.timeout if timeout is None else check_timeout(timeout)
+
+    def _run(
+        self,
+        make: Callable[[], Coroutine[Any, Any, T]],
+        deadline: Deadline,
+        what: str,
+        *,
+        serving: bool = False,
+    ) -> T:
+        self._loop.check_may_block(what)
+        if not self._held:
+            raise ConnectionNotReady(
+                None,
+                {"status": str(self.status)},
+                f"{what}(): the client is {self.status}; call connect() first",
+            )
+        manual = self._manual
+        if manual is None or not serving:
+            return self._loop.run(make, deadline, what)
+        # What connecting asks of the user runs on this very thread.
+        return self._loop.run(
+            make,
+            deadline,
+            what,
+            settled=manual.wake,
+            waiter=lambda wait, seconds: manual.run_until(
+                lambda: wait.done, seconds, urgent_only=True
+            ),
+        )
+
+    def __repr__(self) -> str:
+        return f"<WseClient {self.status} {self._core.where}>"
+
+
+class _Ending:
+    """Lets a future, instead of a waiting thread, know that the loop has ended."""
+
+    __slots__ = ("settle",)
+
+    def __init__(self, settle: Callable[[Any, BaseException | None], None]) -> None:
+        self.settle = settle

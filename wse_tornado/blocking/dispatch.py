@@ -1,0 +1,375 @@
+"""Users' handlers on threads: in order on lanes, calls beside them, or all by hand.
+
+Nothing here knows the protocol. All threads are daemons of our own: executors of the standard
+library are joined when the interpreter exits, and a stuck callback would keep it alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..aio.dispatch import Dispatcher, Done, Lane, LoopDispatcher, OnError, is_awaitable
+from ..errors import ErrorCode, WseError
+from ..events import Handler
+from .loop import Deadline, LoopThread, Wait, thread_state
+
+__all__ = ["ManualRunner", "ThreadDispatcher", "Workers"]
+
+logger = logging.getLogger("wse_tornado")
+
+_TURN = 64  # handlers a lane runs before it lets another lane have the thread
+
+
+class Job:
+    """Something to run, and what to do if it cannot be."""
+
+    __slots__ = ("reject", "run")
+
+    def __init__(self, run: Callable[[], None], reject: Callable[[], None] | None = None) -> None:
+        self.run = run
+        self.reject = reject
+
+
+class Runner(ABC):
+    """Runs jobs somewhere off the loop."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Run it soon. Any thread."""
+
+    @abstractmethod
+    def crowded(self) -> bool:
+        """Whether other jobs wait for a thread."""
+
+    @abstractmethod
+    def retire(self) -> None:
+        """Let idle threads end. Jobs still run; later ones start threads anew."""
+
+
+class _Worker:
+    __slots__ = ("gate", "job")
+
+    def __init__(self, job: Job) -> None:
+        self.job: Job | None = job
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+
+class Workers(Runner):
+    """A bounded set of daemon threads, started as needed.
+
+    A job that may be rejected is, once every thread of the set waits inside a blocking call of
+    this library: then none of them can be counted on to become free, and waiting for one could
+    be waiting for oneself.
+
+    Args:
+        name: What the threads' names begin with.
+        size: How many there may be.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        self._idle: list[_Worker] = []
+        self._count = 0
+        self._started = 0
+        self._waiting = 0
+        self._retiring = False
+
+    @property
+    def count(self) -> int:
+        """How many threads there are."""
+        return self._count
+
+    def submit(self, job: Job) -> None:
+        rejected = False
+        worker = None
+        with self._lock:
+            if self._idle:
+                worker = self._idle.pop()
+                worker.job = job
+            elif self._count < self._size:
+                self._count += 1
+                self._started += 1
+                self._start(_Worker(job), self._started)
+            elif self._waiting >= self._size and job.reject is not None:
+                rejected = True
+            else:
+                self._jobs.append(job)
+        if worker is not None:
+            worker.gate.release()
+        elif rejected and job.reject is not None:
+            job.reject()
+
+    def _start(self, worker: _Worker, number: int) -> None:
+        try:
+            threading.Thread(
+                target=self._work, args=(worker,), name=f"{self._name}-{number}", daemon=True
+            ).start()
+        except RuntimeError:  # the system has no thread left, or the interpreter is exiting
+            self._count -= 1
+            logger.exception("cannot start a worker thread")
+            if worker.job is not None:
+                self._jobs.append(worker.job)
+
+    def _work(self, worker: _Worker) -> None:
+        thread_state.pool = self
+        job = worker.job
+        while job is not None:
+            try:
+                job.run()
+            except BaseException:  # SystemExit too: a handler cannot end a thread of ours
+                logger.exception("a job of %s failed", self._name)
+            with self._lock:
+                if self._jobs:
+                    job = self._jobs.popleft()
+                    continue
+                if self._retiring:
+                    self._count -= 1
+                    return
+                worker.job = None
+                self._idle.append(worker)
+            job = None  # hold nothing of the last job while idle
+            worker.gate.acquire()
+            job = worker.job
+
+    def crowded(self) -> bool:
+        return bool(self._jobs)
+
+    def retire(self) -> None:
+        with self._lock:
+            self._retiring = True
+            idle, self._idle = self._idle, []
+            self._count -= len(idle)
+        for worker in idle:
+            worker.job = None
+            worker.gate.release()
+
+    def resume(self) -> None:
+        """Undo `retire`."""
+        self._retiring = False
+
+    def enter_wait(self) -> None:
+        """The calling worker is about to wait for the other end."""
+        rejected: list[Job] = []
+        with self._lock:
+            self._waiting += 1
+            if self._waiting >= self._size:
+                rejected = [job for job in self._jobs if job.reject is not None]
+                for job in rejected:
+                    self._jobs.remove(job)
+        for job in rejected:
+            assert job.reject is not None
+            job.reject()
+
+    def leave_wait(self) -> None:
+        """It goes on."""
+        with self._lock:
+            self._waiting -= 1
+
+
+class ManualRunner(Runner):
+    """Keeps jobs until the owner runs them, on its own thread."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+        self._urgent: deque[Job] = deque()
+        self._wake = threading.Lock()
+        self._wake.acquire()
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+        self.wake()
+
+    def submit_urgent(self, job: Job) -> None:
+        """A job that a blocking ``connect`` runs itself, or it would wait for ever."""
+        self._urgent.append(job)
+        self.wake()
+
+    def crowded(self) -> bool:
+        return False
+
+    def retire(self) -> None:
+        pass
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything waits to be run."""
+        return bool(self._jobs or self._urgent)
+
+    def wake(self) -> None:
+        """Let `run_until` look again."""
+        try:
+            self._wake.release()
+        except RuntimeError:  # it is awake
+            pass
+
+    def run_pending(self, *, urgent_only: bool = False) -> int:
+        """Run what waits. Returns how many jobs that were."""
+        count = 0
+        for _ in range(len(self._urgent) + (0 if urgent_only else len(self._jobs))):
+            try:
+                job = self._urgent.popleft() if self._urgent else self._jobs.popleft()
+            except IndexError:
+                break
+            job.run()
+            count += 1
+        return count
+
+    def run_until(
+        self, done: Callable[[], bool], seconds: float | None, *, urgent_only: bool = False
+    ) -> bool:
+        """Run jobs as they come, until ``done()`` or the time is over (then False)."""
+        deadline = Deadline(seconds)
+        while True:
+            ran = self.run_pending(urgent_only=urgent_only)
+            if done():
+                return True
+            left = deadline.left()
+            if left is not None and left <= 0:
+                return False
+            if not ran:
+                Wait.sleep_on(self._wake, left)
+
+
+class ThreadDispatcher(Dispatcher):
+    """Runs plain handlers on runners, coroutines and inline handlers on the loop.
+
+    Args:
+        loop: The loop thread.
+        ordered: Carries the lanes.
+        calls: Runs what needs no order.
+    """
+
+    def __init__(self, loop: LoopThread, ordered: Runner, calls: Runner) -> None:
+        self.loop = loop
+        self.ordered = ordered
+        self.calls = calls
+        self._on_loop = LoopDispatcher()
+
+    def lane(self, on_error: OnError) -> Lane:
+        return ThreadLane(self, on_error)
+
+    def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
+        if handler.inline or handler.is_coroutine:
+            self._on_loop.beside(handler, args, done)
+        else:
+            self.calls.submit(self._job(handler, args, done))
+
+    def ask(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
+        if isinstance(self.calls, ManualRunner) and not (handler.inline or handler.is_coroutine):
+            self.calls.submit_urgent(self._job(handler, args, done))
+        else:
+            self.beside(handler, args, done)
+
+    def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
+        if not self.loop.post(fn, *args) and not self.loop.running:
+            fn(*args)  # no loop, so nothing there to interfere with
+
+    def close(self) -> None:
+        self._on_loop.close()
+
+    def _job(self, handler: Handler, args: tuple[Any, ...], done: Done) -> Job:
+        def run() -> None:
+            self.loop.post(done, *self.call(handler, args))
+
+        def reject() -> None:
+            error = WseError(
+                ErrorCode.WORKERS_EXHAUSTED,
+                {},
+                "every worker waits for a call of its own, so none can serve this one; "
+                "nest fewer calls, or raise Limits.max_workers",
+            )
+            logger.error("%r was not run: %s", handler, error)
+            self.loop.post(done, None, error)
+
+        return Job(run, reject)
+
+    def call(self, handler: Handler, args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+        """Run a handler on this thread: its result, or its exception."""
+        try:
+            result = handler.fn(*args)
+            if result is not None and is_awaitable(result):
+                result = self._wait_for(result)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # SystemExit in a handler is a failure of the handler
+            return None, exc
+        return result, None
+
+    def _wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Run a coroutine that a handler is, or returned, on the loop; keep its place here."""
+
+        async def run() -> Any:
+            return await awaitable
+
+        return self.loop.run(run, Deadline(None), "a coroutine handler")
+
+
+class ThreadLane(Lane):
+    """A lane carried by one thread at a time."""
+
+    __slots__ = ("_dispatcher", "_lock", "_notify", "_on_error", "_queue", "_scheduled")
+
+    def __init__(self, dispatcher: ThreadDispatcher, on_error: OnError) -> None:
+        self._dispatcher = dispatcher
+        self._on_error = on_error
+        self._queue: deque[tuple[Handler, tuple[Any, ...], Done | None]] = deque()
+        self._lock = threading.Lock()
+        self._scheduled = False
+        self._notify: tuple[int, Callable[[], None]] | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def notify_when_below(self, waiting: int, callback: Callable[[], None]) -> None:
+        self._notify = (waiting, callback)
+        self._check_level()  # it may have fallen in the meantime
+
+    def post(self, handler: Handler, args: tuple[Any, ...], done: Done | None = None) -> None:
+        if handler.inline:
+            result, exc = self._dispatcher.call(handler, args)
+            self._finish(handler, done, result, exc)
+            return
+        with self._lock:
+            self._queue.append((handler, args, done))
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self._dispatcher.ordered.submit(Job(self._run))
+
+    def _run(self) -> None:
+        for _ in range(_TURN):
+            with self._lock:
+                if not self._queue:
+                    self._scheduled = False
+                    return
+                handler, args, done = self._queue.popleft()
+            if self._notify is not None:
+                self._check_level()
+            result, exc = self._dispatcher.call(handler, args)
+            if done is not None or exc is not None:
+                self._dispatcher.loop.post(self._finish, handler, done, result, exc)
+        self._dispatcher.ordered.submit(Job(self._run))
+
+    def _check_level(self) -> None:
+        notify = self._notify
+        if notify is not None and len(self._queue) <= notify[0]:
+            self._notify = None
+            self._dispatcher.loop.post(notify[1])
+
+    def _finish(
+        self, handler: Handler, done: Done | None, result: Any, exc: BaseException | None
+    ) -> None:
+        if done is not None:
+            done(result, exc)
+        elif exc is not None:
+            self._on_error(handler, exc)
