@@ -143,7 +143,8 @@ class WseError(Exception):
         self.code: str = str(code if code is not None else self.default_code)
         self.details: dict[str, Any] = dict(details) if details is not None else {}
         self.message: str = message if message is not None else self._describe()
-        super().__init__(self.code, self.details, self.message)
+        # One argument: of two or more, the OSErrors of the tree would make errno and strerror.
+        super().__init__(self.message)
 
     def _describe(self) -> str:
         if not self.details:
@@ -164,7 +165,8 @@ class WseError(Exception):
 
 
 def _rebuild(cls: type[WseError], args: tuple[Any, ...], state: dict[str, Any]) -> WseError:
-    error = cls.__new__(cls, *args)
+    error = cls.__new__(cls)
+    error.args = args  # an OSError does not take them from __new__
     error.__dict__.update(state)
     return error
 
