@@ -28,7 +28,7 @@ setup(
     extras_require={
         "fast": FAST,
         "msgpack": MSGPACK,
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", *MSGPACK],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "trustme>=1.2", *MSGPACK],
     },
     keywords="websocket tornado rpc blocking synchronous authentication wse",
     classifiers=[
