@@ -50,6 +50,10 @@ class HmacChallenge:
         secret_of: Gives the secret of an identity, or None for an unknown one. A plain or a
             coroutine function.
         lifetime: Seconds within which the answer must come.
+
+    Raises:
+        TypeError: ``secret_of`` is no function.
+        ValueError: The lifetime is not above 0.
     """
 
     def __init__(self, secret_of: SecretLookup, *, lifetime: float = 30.0) -> None:

@@ -1,6 +1,6 @@
 """Who listens to what: Channel (messages by type) and Signal (what happens to connections).
 
-They keep handlers and find them; running them is left to a lane (``aio/lanes.py``,
+They keep handlers and find them; running them is left to a lane (``aio/dispatch.py``,
 ``blocking/dispatch.py``). No I/O, no threads: subscribing is safe from any thread because every
 change replaces a tuple.
 """

@@ -35,7 +35,11 @@ class InternalTypes:
     response_error: Hashable = "~wse:response-err"
 
     def roles(self) -> Mapping[Hashable, str]:
-        """The field's name by type: ``{"~wse:hi": "hi", ...}``."""
+        """The field's name by type: ``{"~wse:hi": "hi", ...}``.
+
+        Raises:
+            ValueError: Two of the types are equal.
+        """
         roles = {
             self.hi: "hi",
             self.challenge: "challenge",

@@ -614,6 +614,7 @@ class AsyncWseClient:
             self._settled.set_result(welcome)
 
     def link_ended(self, link: _ClientLink, code: int, reason: str) -> None:
+        """A connection is over: come back, or stay OFFLINE."""
         link.over.set()
         self._drained()
         if link is not self.link:
@@ -809,6 +810,7 @@ class AsyncWseClient:
             ReceiveTimeout: None came in time.
             ConnectionNotReady: The connection is over.
             NotAuthorized: The client came back and was refused.
+            ValueError: The type is empty or belongs to the library.
         """
         check_user_type(type, self.endpoint.roles, "wait_for")
         self._check_used("wait_for")

@@ -396,12 +396,21 @@ class AsyncWseServer:
             lane.post(handler, (error, handle), log_failure(logger, handler))
 
     def pack(self, type: Any, payload: Any) -> SharedMessage:
-        """Pack a user's message once, for any number of devices."""
+        """Pack a user's message once, for any number of devices.
+
+        Raises:
+            NotSerializable: The payload cannot be packed.
+            ValueError: The type is empty or belongs to the library.
+        """
         check_user_type(type, self.endpoint.roles, "send")
         return SharedMessage(*encode(self.endpoint.protocol, type, payload))
 
     def pack_internal(self, type: Any, payload: Any) -> tuple[bytes, bool]:
-        """Pack a message of the library."""
+        """Pack a message of the library.
+
+        Raises:
+            NotSerializable: The payload cannot be packed.
+        """
         return encode(self.endpoint.protocol, type, payload)
 
     def _emit(self, signal: Signal, lane: Lane, *args: Any) -> None:

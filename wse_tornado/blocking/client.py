@@ -227,7 +227,11 @@ class WseClient:
             self._loop.release()
 
     def drop(self, reason: str = Reason.BY_CLIENT) -> None:
-        """Close with 1000 and ``reason``, without waiting."""
+        """Close with 1000 and ``reason``, without waiting.
+
+        Raises:
+            WrongThread: On a copy left by a fork.
+        """
         self._loop.check_process()
         self._loop.post(self._core.drop, reason)
 

@@ -148,7 +148,11 @@ class Connection:
             loop.untrack(wait)
 
     def drop(self, reason: str = Reason.BY_SERVER) -> None:
-        """Close this connection with 1000 and ``reason``, without waiting."""
+        """Close this connection with 1000 and ``reason``, without waiting.
+
+        Raises:
+            WrongThread: On a copy left by a fork.
+        """
         self._server._loop.check_process()
         self._server._loop.post(self._core.drop, reason)
 
@@ -194,6 +198,9 @@ class ClientIdentity:
 
         Returns:
             How many connections that are.
+
+        Raises:
+            WrongThread: On a copy left by a fork.
         """
         self._server._loop.check_process()
         count = len(self._core.own_conns)
@@ -485,6 +492,9 @@ class WseServer:
 
         Returns:
             How many connections that are.
+
+        Raises:
+            WrongThread: On a copy left by a fork.
         """
         self._loop.check_process()
         client = self._core.users.get(cid)
