@@ -550,7 +550,7 @@ class AsyncWseClient:
             endpoint.transport == "auto"
             and protocol is not None
             and protocol.stream is not None
-            and "Sec-WebSocket-Extensions" not in ws.headers
+            and "Sec-WebSocket-Extensions" not in (ws.headers or {})
             and ws.read_queue.empty()
             and not protocol.client_terminated
         ):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from ..events import Handler
+from ..transport.base import WriteBatch
 
 __all__ = ["Dispatcher", "Done", "Lane", "LoopDispatcher", "LoopLane", "is_awaitable"]
 
@@ -54,7 +55,13 @@ class Lane(ABC):
 
 
 class Dispatcher(ABC):
-    """Makes lanes, and runs what needs no order."""
+    """Makes lanes, and runs what needs no order.
+
+    Attributes:
+        batch: Gathers the writes of one turn of the loop.
+    """
+
+    batch: WriteBatch
 
     @abstractmethod
     def lane(self, on_error: OnError) -> Lane:
@@ -210,6 +217,7 @@ class LoopDispatcher(Dispatcher):
     """Everything on the loop."""
 
     def __init__(self) -> None:
+        self.batch = WriteBatch()
         self._tasks = TaskSet()
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from tornado.websocket import WebSocketHandler
 
 from ..errors import Reason
+from ..transport.bare import BareTransport, take_socket
 from ..transport.tornado_ws import TornadoServerTransport
 from .connection import Connection
-from .link import NORMAL
+from .link import ABNORMAL, NORMAL
 
 if TYPE_CHECKING:
     from .server import AsyncWseServer
@@ -48,27 +51,65 @@ class WseHandler(WebSocketHandler):
         """What the server's ``compression`` says."""
         return self._server.compression
 
-    def open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:
+    async def open(self, *args: str, **kwargs: str) -> None:
+        """Begin a connection. On a bare socket this lasts until its end: Tornado reads nothing
+        before it returns."""
         server = self._server
         refusal = server.refusal()
         if refusal is not None:
             self.close(*refusal)
-        elif self.selected_subprotocol != server.endpoint.protocol.name:
+            return
+        if self.selected_subprotocol != server.endpoint.protocol.name:
             self.close(NORMAL, Reason.PROTOCOL_ERR.value)
-        else:
-            assert self.ws_connection is not None and self.ws_connection.stream is not None
-            conn = Connection(
-                server,
-                remote_addr=self.request.remote_ip or "",
-                request=self.request,
-                handler=self,
-            )
-            server.arrived(conn)
-            self._transport = TornadoServerTransport(
-                self, self.ws_connection.stream, conn, server.endpoint.limits.close_timeout
-            )
-            conn.attach(self._transport)
-        return None
+            return
+        assert self.ws_connection is not None
+        stream = self.ws_connection.stream
+        assert stream is not None
+        conn = Connection(
+            server,
+            remote_addr=self.request.remote_ip or "",
+            request=self.request,
+            handler=self,
+        )
+        server.arrived(conn)
+        taken = take_socket(stream) if self._may_go_bare() else None
+        if taken is not None:
+            await self._run_bare(conn, *taken)
+            return
+        self._transport = TornadoServerTransport(
+            self, stream, conn, server.endpoint.limits.close_timeout
+        )
+        conn.attach(self._transport)
+
+    def _may_go_bare(self) -> bool:
+        """Whether nothing between the socket and the messages is Tornado's to do."""
+        server = self._server
+        compresses = (
+            server.compression is not None and "Sec-WebSocket-Extensions" in self.request.headers
+        )
+        return server.endpoint.transport == "auto" and not compresses
+
+    async def _run_bare(self, conn: Connection, sock: socket.socket, early: bytes) -> None:
+        endpoint = self._server.endpoint
+        loop = asyncio.get_running_loop()
+        transport = BareTransport(
+            sock,
+            conn,
+            is_client=False,
+            max_message_size=endpoint.limits.max_message_size,
+            close_timeout=endpoint.limits.close_timeout,
+            batch=endpoint.dispatcher.batch,
+        )
+        try:
+            await loop.connect_accepted_socket(lambda: transport, sock)
+        except OSError:  # gone already
+            sock.close()
+            conn.connection_lost(ABNORMAL, "")
+            return
+        conn.attach(transport)
+        if early:
+            transport.data_received(early)
+        await transport.finished
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         return self._transport.feed(message) if self._transport is not None else None

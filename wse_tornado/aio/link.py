@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..errors import (
     ErrorCode,
@@ -38,7 +38,10 @@ from ..rpc import (
 from ..transport.base import SharedMessage, Transport
 from .dispatch import Dispatcher, Done, Lane
 
-__all__ = ["Endpoint", "Link"]
+__all__ = ["Endpoint", "Link", "TransportChoice"]
+
+# "auto" takes plain TCP connections over from Tornado; "tornado" leaves all to it.
+TransportChoice = Literal["auto", "tornado"]
 
 NORMAL = 1000
 ABNORMAL = 1006
@@ -59,7 +62,11 @@ class Endpoint:
         inline: bool,
         timeout: float,
         expose_errors: bool,
+        transport: TransportChoice = "auto",
     ) -> None:
+        if transport not in ("auto", "tornado"):
+            raise ValueError(f'transport is "auto" or "tornado", not {transport!r}')
+        self.transport = transport
         self.protocol = protocol
         self.types = internal_types_of(protocol)
         self.roles: Mapping[Hashable, str] = self.types.roles()

@@ -29,6 +29,7 @@ from .link import (
     SERVICE_RESTART,
     TRY_AGAIN,
     Endpoint,
+    TransportChoice,
     check_timeout,
     log_error,
     log_failure,
@@ -80,6 +81,8 @@ class AsyncWseServer:
         allowed_origins: Origins of pages that may connect besides those Tornado allows, such as
             ``["https://example.com"]``; ``["*"]`` allows all.
         compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
+        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
+            "tornado" leaves the frames of all connections to it.
 
     Raises:
         TypeError, ValueError: An argument makes no sense; the message says which.
@@ -97,6 +100,7 @@ class AsyncWseServer:
         expose_errors: bool = False,
         allowed_origins: Iterable[str] | None = None,
         compression: bool | Mapping[str, Any] = False,
+        transport: TransportChoice = "auto",
         _dispatcher: Dispatcher | None = None,
     ) -> None:
         if isinstance(conn_per_user, bool) or not isinstance(conn_per_user, int):
@@ -114,6 +118,7 @@ class AsyncWseServer:
             inline=inline,
             timeout=check_timeout(timeout),
             expose_errors=expose_errors,
+            transport=transport,
         )
         self.when = ServerSignals(inline=inline)
         self.conn_per_user = conn_per_user

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from ..aio.client import AsyncWseClient, ClientSignals, Generation
-from ..aio.link import NORMAL, check_timeout
+from ..aio.link import NORMAL, TransportChoice, check_timeout
 from ..backoff import Backoff
 from ..errors import ConnectionNotReady, ErrorCode, Reason, SendTimeout, Status, WseError
 from ..events import Channel, check_user_type
@@ -45,6 +45,8 @@ class WseClient:
         expose_errors: Tell callers the stack of a procedure that raised.
         generation: "older" calls servers of the wire's versions 4.0 to 4.7.
         compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
+        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
+            "tornado" leaves the frames of all connections to it.
         dispatch: "threads", or "manual": then nothing runs by itself, and `run` or `poll` run
             handlers and procedures on the thread that calls them.
         loop: A `LoopThread` of your own; by default all blocking objects share one.
@@ -66,6 +68,7 @@ class WseClient:
         expose_errors: bool = False,
         generation: Generation = "current",
         compression: bool | Mapping[str, Any] = False,
+        transport: TransportChoice = "auto",
         dispatch: Literal["threads", "manual"] = "threads",
         loop: LoopThread | None = None,
     ) -> None:
@@ -93,6 +96,7 @@ class WseClient:
             expose_errors=expose_errors,
             generation=generation,
             compression=compression,
+            transport=transport,
             _dispatcher=ThreadDispatcher(self._loop, self._ordered, self._calls),
         )
         if self._manual is not None:

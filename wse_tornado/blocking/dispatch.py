@@ -250,6 +250,7 @@ class ThreadDispatcher(Dispatcher):
 
     def __init__(self, loop: LoopThread, ordered: Runner, calls: Runner) -> None:
         self.loop = loop
+        self.batch = loop.batch
         self.ordered = ordered
         self.calls = calls
         self._on_loop = LoopDispatcher()

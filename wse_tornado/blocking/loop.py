@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from tornado.ioloop import IOLoop
 
 from ..errors import ConnectionNotReady, WaitTimeout, WrongThread, WseError
+from ..transport.base import WriteBatch
 
 __all__ = ["Deadline", "LoopThread", "Wait"]
 
@@ -171,6 +172,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._posts: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._scheduled = False
+        self.batch = WriteBatch()  # writes of one turn leave together
         self._open = False
         self._waits: set[Settles] = set()
         self._goodbyes: set[Callable[[], Coroutine[Any, Any, None]]] = set()
@@ -360,12 +362,19 @@ class LoopThread:
         # First the flag: what is appended from here on schedules a drain of its own.
         self._scheduled = False
         posts = self._posts
-        for _ in range(len(posts)):
-            fn, args = posts.popleft()
-            try:
-                fn(*args)
-            except Exception:
-                logger.exception("a call posted to the loop thread failed")
+        batch = self.batch
+        batch.depth += 1
+        try:
+            for _ in range(len(posts)):
+                fn, args = posts.popleft()
+                try:
+                    fn(*args)
+                except Exception:
+                    logger.exception("a call posted to the loop thread failed")
+        finally:
+            batch.depth -= 1
+            if not batch.depth:
+                batch.flush()
 
     def run(
         self,

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from ..admission import AuthRequest
 from ..aio.connection import Connection as CoreConnection
 from ..aio.identity import ClientIdentity as CoreIdentity
-from ..aio.link import check_timeout
+from ..aio.link import TransportChoice, check_timeout
 from ..aio.server import AsyncWseServer, ServerSignals
 from ..errors import ConnectionNotReady, Reason
 from ..events import Channel
@@ -234,6 +234,8 @@ class WseServer:
         allowed_origins: Origins of pages that may connect besides those Tornado allows, such as
             ``["https://example.com"]``; ``["*"]`` allows all.
         compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
+        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
+            "tornado" leaves the frames of all connections to it.
         ssl_options: An ``ssl.SSLContext`` to serve ``wss://``.
         xheaders: Believe ``X-Real-Ip`` and ``X-Forwarded-For``; only behind your own proxy.
         loop: A `LoopThread` of your own; by default all blocking objects share one.
@@ -257,6 +259,7 @@ class WseServer:
         expose_errors: bool = False,
         allowed_origins: Iterable[str] | None = None,
         compression: bool | Mapping[str, Any] = False,
+        transport: TransportChoice = "auto",
         ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
         xheaders: bool = False,
         loop: LoopThread | None = None,
@@ -277,6 +280,7 @@ class WseServer:
             expose_errors=expose_errors,
             allowed_origins=allowed_origins,
             compression=compression,
+            transport=transport,
             _dispatcher=ThreadDispatcher(self._loop, self._ordered, self._calls),
         )
         self._core.connection_facade = lambda core: Connection(self, core)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-__all__ = ["Receiver", "SharedMessage", "Transport", "cut_reason"]
+__all__ = ["Receiver", "SharedMessage", "Transport", "WriteBatch", "cut_reason"]
 
 MAX_REASON_BYTES = 123  # RFC 6455 5.5: a control frame holds 125 bytes, two are the close code
 
@@ -43,6 +43,33 @@ class SharedMessage:
         self.payload = payload
         self.binary = binary
         self.frame: bytes | None = None
+
+
+class Flushable(Protocol):
+    """Something that gathers what it has to write."""
+
+    def flush(self) -> None:
+        """Write it."""
+
+
+class WriteBatch:
+    """Gathers the writes of one turn of a loop, so that each socket is written once.
+
+    Whoever runs handlers raises ``depth`` before, lowers it after, and flushes at zero.
+    """
+
+    __slots__ = ("depth", "dirty")
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.dirty: list[Flushable] = []
+
+    def flush(self) -> None:
+        """Write what every socket has gathered."""
+        while self.dirty:
+            dirty, self.dirty = self.dirty, []
+            for transport in dirty:
+                transport.flush()
 
 
 class Transport(ABC):

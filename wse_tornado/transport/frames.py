@@ -1,0 +1,298 @@
+"""RFC 6455 frames, without I/O: bytes in, messages out, and back.
+
+`FrameParser` takes whatever chunks the socket gives and returns whole messages and control frames.
+What breaks the protocol's rules ends it with the close code to send (RFC 6455 7.4.1).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "FrameError",
+    "FrameParser",
+    "Masker",
+    "close_payload",
+    "encode_frame",
+    "mask_bytes",
+]
+
+CONTINUATION = 0x0
+TEXT = 0x1
+BINARY = 0x2
+CLOSE = 0x8
+PING = 0x9
+PONG = 0xA
+
+PROTOCOL_ERROR = 1002
+INVALID_DATA = 1007
+TOO_BIG = 1009
+NO_STATUS = 1005
+
+MAX_CONTROL_PAYLOAD = 125
+
+_unpack_u16 = struct.Struct("!H").unpack_from
+_unpack_u64 = struct.Struct("!Q").unpack_from
+_pack_u16 = struct.Struct("!BBH").pack
+_pack_u64 = struct.Struct("!BBQ").pack
+
+
+def _mask_in_python(mask: bytes, data: bytes) -> bytes:
+    size = len(data)
+    pattern = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(pattern, "big")).to_bytes(size, "big")
+
+
+try:
+    from tornado.speedups import websocket_mask as mask_bytes
+except ImportError:  # Tornado was installed without its extension
+    mask_bytes = _mask_in_python
+
+
+class FrameError(Exception):
+    """The peer broke a rule; close with ``code`` and ``reason``."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Masker:
+    """Makes masking keys from the system's entropy (RFC 6455 5.3), drawn in blocks."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self) -> None:
+        self._keys: list[bytes] = []
+
+    def __call__(self) -> bytes:
+        """Four fresh random bytes. Any thread."""
+        while True:
+            try:
+                return self._keys.pop()
+            except IndexError:
+                block = os.urandom(1024)
+                self._keys.extend(block[i : i + 4] for i in range(0, 1024, 4))
+
+
+_SHORT_HEADS = {
+    opcode: tuple(bytes((0x80 | opcode, size)) for size in range(126))
+    for opcode in (TEXT, BINARY, CLOSE, PING, PONG)
+}
+
+
+def encode_frame(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
+    """One final frame.
+
+    Args:
+        opcode: What it is.
+        payload: Its payload.
+        mask: The masking key; clients must mask, servers must not (RFC 6455 5.1).
+    """
+    size = len(payload)
+    if mask is None:
+        if size < 126:
+            return _SHORT_HEADS[opcode][size] + payload
+        if size < 65536:
+            return _pack_u16(0x80 | opcode, 126, size) + payload
+        return _pack_u64(0x80 | opcode, 127, size) + payload
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65536:
+        head = _pack_u16(0x80 | opcode, 0x80 | 126, size)
+    else:
+        head = _pack_u64(0x80 | opcode, 0x80 | 127, size)
+    return head + mask + mask_bytes(mask, payload)
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """The payload of a close frame; empty for 1005, which means that there is no code."""
+    return b"" if code == NO_STATUS else struct.pack("!H", code) + reason.encode("utf-8")
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a close frame.
+
+    Raises:
+        FrameError: The code may not be sent, or the reason is not UTF-8.
+    """
+    if not payload:
+        return NO_STATUS, ""
+    if len(payload) == 1:
+        raise FrameError(PROTOCOL_ERROR, "a close frame holds half a code")
+    code = _unpack_u16(payload)[0]
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise FrameError(PROTOCOL_ERROR, "a close frame holds a code that may not be sent")
+    try:
+        return code, payload[2:].decode("utf-8")
+    except UnicodeDecodeError:
+        raise FrameError(INVALID_DATA, "a close reason is not UTF-8") from None
+
+
+Event = tuple[int, "str | bytes"]
+
+
+class FrameParser:
+    """Turns chunks into messages.
+
+    Args:
+        masked: Whether the peer must mask (a client) or must not (a server).
+        max_message_size: Bytes of the largest message.
+
+    Attributes:
+        error: What the peer did wrong; nothing is parsed after it.
+    """
+
+    __slots__ = ("_fragments", "_held", "_mask_bit", "_max", "_message_opcode", "_need", "error")
+
+    def __init__(self, *, masked: bool, max_message_size: int) -> None:
+        self._mask_bit = 0x80 if masked else 0
+        self._max = max_message_size
+        self._held: bytearray | None = None  # the beginning of a frame that is not complete
+        self._need = 0  # the size that frame has at least
+        self._message_opcode = 0  # of the message whose fragments are arriving
+        self._fragments: bytearray | None = None
+        self.error: FrameError | None = None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take a chunk.
+
+        Returns:
+            What is complete now, in order: ``(TEXT, str)``, ``(BINARY, bytes)``, and control
+            frames with their payload. Look at `error` afterwards.
+        """
+        events: list[Event] = []
+        if self.error is not None:
+            return events
+        held = self._held
+        if held is not None:
+            held += data
+            if len(held) < self._need:
+                return events
+            data = bytes(held)
+            self._held = None
+        try:
+            position = self._parse(data, events)
+        except FrameError as exc:
+            self.error = exc
+            self._fragments = None
+            return events
+        if position < len(data):
+            self._held = bytearray(data[position:] if position else data)
+        return events
+
+    def _parse(self, data: bytes, events: list[Event]) -> int:
+        """Parse all whole frames; where the rest begins."""
+        position = 0
+        end = len(data)
+        mask_bit = self._mask_bit
+        while end - position >= 2:
+            first = data[position]
+            size = data[position + 1]
+            if size & 0x80 != mask_bit:
+                raise FrameError(
+                    PROTOCOL_ERROR,
+                    "frames of a client must be masked"
+                    if mask_bit
+                    else "frames of a server must not be masked",
+                )
+            size &= 0x7F
+            start = position + 2
+            if size > MAX_CONTROL_PAYLOAD:
+                if first & 0x08:
+                    raise FrameError(PROTOCOL_ERROR, "a control frame is too long")
+                if size == 126:
+                    if end < start + 2:
+                        self._need = start + 2 - position
+                        return position
+                    size = _unpack_u16(data, start)[0]
+                    start += 2
+                else:
+                    if end < start + 8:
+                        self._need = start + 8 - position
+                        return position
+                    size = _unpack_u64(data, start)[0]
+                    start += 8
+                if size > self._max:
+                    raise FrameError(TOO_BIG, "message too big")
+            if first != 0x81 or self._fragments is not None:
+                self._check(first, size)
+            payload_start = start + 4 if mask_bit else start
+            stop = payload_start + size
+            if stop > end:
+                self._need = stop - position
+                return position
+            payload = data[payload_start:stop]
+            if mask_bit and size:
+                payload = mask_bytes(data[start:payload_start], payload)
+            position = stop
+            if first == 0x81:
+                if size > self._max:
+                    raise FrameError(TOO_BIG, "message too big")
+                try:
+                    events.append((TEXT, payload.decode("utf-8")))
+                except UnicodeDecodeError:
+                    raise FrameError(INVALID_DATA, "a text message is not UTF-8") from None
+            elif not self._take(first, payload, events):
+                return end
+        if end - position:
+            self._need = 2
+        return position
+
+    def _check(self, first: int, size: int) -> None:
+        """Everything a header can have wrong, before its payload is waited for."""
+        if first & 0x70:
+            raise FrameError(PROTOCOL_ERROR, "reserved bits are set")
+        opcode = first & 0x0F
+        if opcode & 0x08:
+            if opcode > PONG:
+                raise FrameError(PROTOCOL_ERROR, "an unknown opcode")
+            if not first & 0x80:
+                raise FrameError(PROTOCOL_ERROR, "a control frame is fragmented")
+            return
+        waiting = self._fragments
+        if opcode == CONTINUATION:
+            if waiting is None:
+                raise FrameError(PROTOCOL_ERROR, "a continuation of nothing")
+            size += len(waiting)
+        elif opcode > BINARY:
+            raise FrameError(PROTOCOL_ERROR, "an unknown opcode")
+        elif waiting is not None:
+            raise FrameError(PROTOCOL_ERROR, "a message begins inside another one")
+        if size > self._max:
+            raise FrameError(TOO_BIG, "message too big")
+
+    def _take(self, first: int, payload: bytes, events: list[Event]) -> bool:
+        """Take a checked frame that is not a whole text message. False after a close frame."""
+        opcode = first & 0x0F
+        if opcode & 0x08:
+            events.append((opcode, payload))
+            return opcode != CLOSE
+        if opcode != CONTINUATION:
+            self._message_opcode = opcode
+            if not first & 0x80:
+                self._fragments = bytearray(payload)
+                return True
+            whole = payload
+        else:
+            assert self._fragments is not None
+            self._fragments += payload
+            if not first & 0x80:
+                return True
+            whole = bytes(self._fragments)
+            self._fragments = None
+        if self._message_opcode == BINARY:
+            events.append((BINARY, whole))
+            return True
+        try:
+            events.append((TEXT, whole.decode("utf-8")))
+        except UnicodeDecodeError:
+            raise FrameError(INVALID_DATA, "a text message is not UTF-8") from None
+        return True
