@@ -145,7 +145,7 @@ class PendingCalls:
     def fail_all(self, code: int, reason: str) -> None:
         """The connection ended: every waiter gets `RpcDisconnected` now."""
         calls, self._calls = self._calls, {}
-        for rpc, resolve in calls.values():
+        for rpc, resolve in list(calls.values()):  # another thread may be adding
             resolve(None, disconnected_error(rpc, code, reason, sent=True))
 
 

@@ -354,6 +354,25 @@ class Link(ABC):
             self._resume()
         self.send_packed(call.data, call.binary)
 
+    def begin_call_from_thread(self, call: PackedCall, resolve: Resolve) -> bool:
+        """Send a call from a thread that is not the loop's, if nothing is queued ahead.
+
+        Whoever ends the connection first stops the transport and then fails what is pending
+        (`_end`). So a call that was sent is failed with its connection, and one that comes too
+        late is not sent.
+
+        Returns:
+            False where `begin_call` has to do it, on the loop; then nothing was sent.
+        """
+        transport = self._transport
+        if transport is None or not self.ready or self._paused:
+            return False
+        self.pending.add(call.rpc, call.stamp, resolve)
+        if transport.send_from_thread(call.data, call.binary):
+            return True
+        self.pending.forget(call.stamp)
+        return False
+
     async def call_and_wait(
         self, rpc: str, payload: Any, timeout: float, *, legacy: bool = False
     ) -> Any:

@@ -414,6 +414,10 @@ class WseClient:
         what = f"call {rp!r}"
         link = core.ready_link(what)
         call = link.prepare_call(rp, payload, legacy=core.legacy)
+        # Nothing of this client on its way to the loop: straight to the socket, two turns of
+        # threads fewer.
+        if self._posted == 0 and link.begin_call_from_thread(call, settle):
+            return call.stamp
         size = len(call.data)
         if not self._reserve(size):
             self._wait_for_room(size, deadline, what)

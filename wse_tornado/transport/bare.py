@@ -263,17 +263,14 @@ class BareTransport(asyncio.Protocol, Transport):
         self._write(frame)
 
     def send_from_thread(self, payload: bytes, binary: bool) -> bool:
-        """Send from a thread that is not the loop's, if nothing is queued ahead.
+        """Send from another thread; only transports made with ``shared=True`` do.
 
-        Only for transports made with ``shared=True``. What cannot be sent at once is left to the
-        loop, in order.
-
-        Returns:
-            False where the message has to go through the loop instead; nothing was sent.
+        What the system does not take at once is left to the loop, in order.
         """
-        frame = self._frame(BINARY if binary else TEXT, payload)
         lock = self._lock
-        assert lock is not None
+        if lock is None:
+            return False
+        frame = self._frame(BINARY if binary else TEXT, payload)
         with lock:
             if self._closing or self._congested or self._out or self._broken:
                 return False

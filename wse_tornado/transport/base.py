@@ -90,6 +90,14 @@ class Transport(ABC):
         """Send one message that goes to many connections."""
         self.send(message.payload, message.binary)
 
+    def send_from_thread(self, payload: bytes, binary: bool) -> bool:
+        """Send from a thread that is not the loop's, if nothing is queued ahead.
+
+        Returns:
+            False where the message has to go through the loop instead; nothing was sent.
+        """
+        return False
+
     @abstractmethod
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life."""
