@@ -31,7 +31,7 @@ class Backoff:
         factor: float = 2.0,
         lasting: float = 10.0,
     ) -> None:
-        if not (0 < initial <= maximum) or factor < 1 or lasting < 0:
+        if not (0 < initial <= maximum) or not (factor >= 1 and lasting >= 0):
             raise ValueError(
                 "Backoff needs 0 < initial <= maximum, factor >= 1 and lasting >= 0, not "
                 f"initial={initial!r}, maximum={maximum!r}, factor={factor!r}, lasting={lasting!r}"

@@ -59,7 +59,7 @@ class HmacChallenge:
     def __init__(self, secret_of: SecretLookup, *, lifetime: float = 30.0) -> None:
         if not callable(secret_of):
             raise TypeError("HmacChallenge takes a function from identity to secret")
-        if lifetime <= 0:
+        if not lifetime > 0:
             raise ValueError(f"lifetime must be above 0 seconds, not {lifetime!r}")
         self._secret_of = secret_of
         self._lifetime = lifetime

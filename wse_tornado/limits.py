@@ -56,5 +56,5 @@ class Limits:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"Limits.{field.name} is a number, not {value!r}")
-            if value < 0 or (value == 0 and field.name != "heartbeat"):
+            if not value >= 0 or (value == 0 and field.name != "heartbeat"):
                 raise ValueError(f"Limits.{field.name} must be above 0, not {value!r}")

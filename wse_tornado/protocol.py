@@ -118,7 +118,9 @@ def encode(protocol: Protocol, type: Any, payload: Any, stamp: Any = None) -> tu
         packed = protocol.pack(type, payload, stamp)
         if isinstance(packed, str):
             return packed.encode("utf-8"), False
-        return bytes(packed), True
+        if isinstance(packed, (bytes, bytearray, memoryview)):
+            return bytes(packed), True
+        raise TypeError(f"pack() returned {packed.__class__.__name__}, neither str nor bytes")
     except WseError:
         raise
     except Exception as exc:
