@@ -44,9 +44,10 @@ class Handler:
 def is_coroutine_callable(fn: Callable[..., Any]) -> bool:
     """Whether calling ``fn`` makes a coroutine: a coroutine function, or an object whose
     ``__call__`` is one."""
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(fn, "__call__", None)  # noqa: B004 - the method itself is wanted
-    )
+    if inspect.iscoroutinefunction(fn):
+        return True
+    method = getattr(fn, "__call__", None)  # noqa: B004 - the method itself is wanted
+    return not inspect.isclass(fn) and inspect.iscoroutinefunction(method)
 
 
 def check_handler(fn: Callable[..., Any], params: tuple[str, ...], what: str) -> None:
@@ -160,7 +161,10 @@ class Channel:
         for handler in handlers:
             if handler.once:
                 with self._lock:
-                    left = tuple(h for h in self._handlers.get(type, ()) if not h.once)
+                    # One that another thread has subscribed since is for the next message.
+                    left = tuple(
+                        h for h in self._handlers.get(type, ()) if not h.once or h not in handlers
+                    )
                     if left:
                         self._handlers[type] = left
                     else:
