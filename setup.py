@@ -10,7 +10,10 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "wse_tornado/__init__.py").read_text("utf-8"), re.MULTILINE
 ).group(1)
 
-FAST = ["uvloop>=0.19; platform_system != 'Windows' and implementation_name == 'cpython'"]
+FAST = [
+    "uvloop>=0.19; platform_system != 'Windows' and implementation_name == 'cpython'",
+    "msgspec>=0.19",
+]
 MSGPACK = ["msgpack>=1.0"]
 
 setup(

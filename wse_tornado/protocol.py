@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -135,6 +135,56 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def json_encoder() -> Callable[[Any], str]:
+    """What writes compact JSON: the ``json`` module's encoder.
+
+    ``JSONEncoder.encode`` builds its C encoder anew for each call, which costs more than encoding
+    a short message does. Where that encoder can be kept and writes the same, it is.
+    """
+    documented = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+    sample = ("t\u20ac", {"a": [1, 2.5, None, True], "b": "\n"}, None)
+    try:
+        make = json.encoder.c_make_encoder
+        refuse = json.JSONEncoder().default
+        escape = json.encoder.encode_basestring  # type: ignore[attr-defined]
+        kept = make(None, refuse, escape, None, ":", ",", False, False, False)
+        same = "".join(kept(sample, 0)) == documented(sample)
+    except Exception:  # another Python, another encoder
+        return documented
+    return (lambda value: "".join(kept(value, 0))) if same else documented
+
+
+def json_decoder() -> Callable[[str], Any]:
+    """What reads JSON: the ``json`` module's decoder, helped by msgspec where that is installed.
+
+    msgspec is faster on short texts. Its results are those of ``json`` where it has one (with
+    numbers beyond 64 bits read by the hook), and what it refuses is left to ``json`` to judge.
+    """
+    reference = json.JSONDecoder(parse_constant=_refuse_constant).decode
+    try:
+        import msgspec
+    except ImportError:
+        return reference
+    fast = msgspec.json.Decoder(float_hook=_number).decode
+
+    def decode(text: str) -> Any:
+        if len(text) <= SHORT_TEXT:
+            try:
+                return fast(text)
+            except (msgspec.DecodeError, ValueError):
+                pass
+        return reference(text)
+
+    return decode
+
+
+SHORT_TEXT = 4096  # characters; beyond, the two are equally fast
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
 class JsonProtocol(Protocol):
     """The default protocol: compact JSON arrays ``[type, payload, stamp]`` in text frames.
 
@@ -146,10 +196,8 @@ class JsonProtocol(Protocol):
     name = "wse-default-json"
 
     def __init__(self) -> None:
-        self._encode = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        ).encode
-        self._decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+        self._encode = json_encoder()
+        self._decode = json_decoder()
 
     def pack(self, type: Any, payload: Any = None, stamp: Any = None) -> str:
         """Write ``[type,payload,stamp]``.
