@@ -144,9 +144,10 @@ def json_encoder() -> Callable[[Any], str]:
     documented = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
     sample = ("t\u20ac", {"a": [1, 2.5, None, True], "b": "\n"}, None)
     try:
-        make = json.encoder.c_make_encoder
+        module: Any = json.encoder
+        make = module.c_make_encoder
         refuse = json.JSONEncoder().default
-        escape = json.encoder.encode_basestring  # type: ignore[attr-defined]
+        escape = module.encode_basestring
         kept = make(None, refuse, escape, None, ":", ",", False, False, False)
         same = "".join(kept(sample, 0)) == documented(sample)
     except Exception:  # another Python, another encoder
