@@ -89,6 +89,7 @@ class ErrorCode(_Name):
     WORKERS_EXHAUSTED = "wse.workers-exhausted"
     SEND_BUFFER_FULL = "wse.client.send-buffer-full"
     TIMEOUT = "wse.timeout"
+    TOO_MANY_CALLS = "wse.too-many-calls"
 
 
 class Reason(_Name):
@@ -106,6 +107,8 @@ class Reason(_Name):
     SERVER_FULL = "wse.server-full"
     AUTH_TIMEOUT = "wse.auth-timeout"
     HEARTBEAT = "wse.heartbeat-timeout"
+    RATE_LIMIT = "wse.rate-limit"
+    QUEUE_OVERFLOW = "wse.queue-overflow"
 
 
 class Status(_Name):

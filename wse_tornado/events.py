@@ -196,7 +196,7 @@ class Signal:
         name: str,
         params: tuple[str, ...],
         *,
-        replays: Callable[[Handler, tuple[Any, ...]], None] | None = None,
+        replays: Callable[[Signal, Handler, tuple[Any, ...]], None] | None = None,
         inline: bool = False,
     ) -> None:
         self.name = name
@@ -223,7 +223,7 @@ class Signal:
             if last is None or not once:
                 self._handlers = (*self._handlers, handler)
         if last is not None and self._replay is not None:
-            self._replay(handler, last)
+            self._replay(self, handler, last)
         return fn
 
     def on(self, fn: F) -> F:
@@ -249,6 +249,10 @@ class Signal:
             if any(handler.once for handler in handlers):
                 self._handlers = tuple(h for h in handlers if not h.once)
         return handlers
+
+    def is_last(self, args: tuple[Any, ...]) -> bool:
+        """Whether nothing has happened since that event."""
+        return self._last is args
 
     def forget(self) -> None:
         """Late subscribers get nothing until the next event."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 __all__ = ["Limits"]
 
 
+_MAY_BE_OFF = frozenset({"heartbeat", "message_rate"})
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of a server or a client. Sizes are bytes, times are seconds.
@@ -26,6 +29,17 @@ class Limits:
     max_queue: int = 1000
     """Messages of one connection that may wait for their handlers before reading pauses."""
 
+    max_pending_calls: int = 10_000
+    """Calls of one connection that may be under way in each direction. A further one made here
+    raises; a further one of the peer is answered with ``wse.too-many-calls``."""
+
+    message_rate: float = 0.0
+    """Messages per second a server takes from one connection on average (a token bucket);
+    above it the connection is closed with 1008. 0 turns it off."""
+
+    message_burst: int = 100
+    """Messages that may come at once on top of ``message_rate``."""
+
     max_inbox: int = 1000
     """Messages that may wait for ``receive``; past it the oldest is dropped."""
 
@@ -34,6 +48,10 @@ class Limits:
 
     max_strangers: int = 1000
     """Connections that have not been let in yet; further ones are closed with 1013."""
+
+    max_strangers_per_address: int = 1000
+    """The same for each remote address. Behind a proxy all addresses are the proxy's unless the
+    server is told to believe its headers (``xheaders``)."""
 
     auth_timeout: float = 20.0
     """Time to get in; a connection that is still a stranger then is closed with 1000."""
@@ -56,5 +74,5 @@ class Limits:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"Limits.{field.name} is a number, not {value!r}")
-            if not value >= 0 or (value == 0 and field.name != "heartbeat"):
+            if not value >= 0 or (value == 0 and field.name not in _MAY_BE_OFF):
                 raise ValueError(f"Limits.{field.name} must be above 0, not {value!r}")

@@ -204,8 +204,14 @@ class JsonProtocol(Protocol):
         """Write ``[type,payload,stamp]``.
 
         Raises:
-            NotSerializable: JSON cannot hold the payload.
+            NotSerializable: JSON cannot hold the payload, or the type is no string.
         """
+        if not isinstance(type, str):
+            raise NotSerializable(
+                ErrorCode.NOT_SERIALIZABLE,
+                {"type": type},
+                f"the type of a message is a string in {self.name}, not {type!r}",
+            )
         try:
             text = self._encode((type, payload, stamp))
         except (TypeError, ValueError, RecursionError, OverflowError) as exc:

@@ -77,7 +77,9 @@ class ClientSignals:
         error: ``(error)``, a problem without a caller to raise in.
     """
 
-    def __init__(self, *, inline: bool, replay: Callable[[Handler, tuple[Any, ...]], None]) -> None:
+    def __init__(
+        self, *, inline: bool, replay: Callable[[Signal, Handler, tuple[Any, ...]], None]
+    ) -> None:
         self.connected = Signal("connected", (), inline=inline)
         self.ready = Signal("ready", ("welcome",), inline=inline, replays=replay)
         self.closed = Signal("closed", ("code", "reason"), inline=inline)
@@ -320,6 +322,33 @@ class AsyncWseClient:
             self._lane = self.endpoint.dispatcher.lane(self._handler_failed)
         return self._lane
 
+    def stats(self) -> dict[str, Any]:
+        """Counters and levels as a plain dictionary; cheap enough for every second. Any thread.
+
+        Totals count from the making of this client: ``messages`` and ``bytes`` each way,
+        ``calls_served`` and ``calls_made`` by outcome, ``closings`` by code and reason,
+        ``inbox_dropped``. Levels are of now: ``status``, ``inbox`` and ``queued`` (messages that
+        wait to be received, and for handlers), ``send_buffer`` (bytes), ``calls_running`` and
+        ``calls_pending``, ``latency`` (seconds of the last ping, None before the first).
+        """
+        totals = self.endpoint.counters.as_dict()
+        link = self.link
+        if link is not None:
+            bytes_in, bytes_out = link.traffic
+            totals["bytes"]["in"] += bytes_in
+            totals["bytes"]["out"] += bytes_out
+        return {
+            "status": str(self._status),
+            "inbox": len(self._inbox),
+            "inbox_dropped": self._inbox.dropped,
+            "queued": self._lane.waiting if self._lane is not None else 0,
+            "send_buffer": link.buffered if link is not None else 0,
+            "calls_running": link.serving if link is not None else 0,
+            "calls_pending": len(link.pending) if link is not None else 0,
+            "latency": self.latency,
+            **totals,
+        }
+
     # -- connecting
 
     def challenge(self, fn: F) -> F:
@@ -371,6 +400,7 @@ class AsyncWseClient:
             check_meta(meta)
         self._identity, self._meta = identity, meta
         loop = asyncio.get_running_loop()
+        self.endpoint.dispatcher.begin()
         self._failure = None
         self._inbox.begin()
         self._set_status(Status.CONNECTING)
@@ -768,15 +798,18 @@ class AsyncWseClient:
 
     async def drain(self) -> None:
         """Wait until less than half of ``Limits.max_send_buffer`` waits to be sent."""
-        while self.link is not None and (
-            self.link.buffered > self.endpoint.limits.max_send_buffer // 2
-        ):
+        await self._room_for(0)
+
+    async def _room_for(self, size: int) -> None:
+        bound = self.endpoint.limits.max_send_buffer
+        low = min(bound // 2, max(0, bound - size))
+        while self.link is not None and self.link.buffered > low:
             await self._wait_for_change()
 
-    async def drained(self, seconds: float) -> None:
-        """`drain`, but for so many seconds at most."""
+    async def drained(self, seconds: float, size: int) -> None:
+        """Wait until there is room for ``size`` bytes, so many seconds at most."""
         try:
-            await asyncio.wait_for(self.drain(), seconds)
+            await asyncio.wait_for(self._room_for(size), seconds)
         except asyncio.TimeoutError:
             pass
 
@@ -943,8 +976,13 @@ class AsyncWseClient:
         for handler in signal.take(*args):
             self.lane.post(handler, args)
 
-    def _replay(self, handler: Handler, args: tuple[Any, ...]) -> None:
-        self.endpoint.dispatcher.on_loop(lambda: self.lane.post(handler, args))
+    def _replay(self, signal: Signal, handler: Handler, args: tuple[Any, ...]) -> None:
+        self.endpoint.dispatcher.on_loop(self._replay_now, signal, handler, args)
+
+    def _replay_now(self, signal: Signal, handler: Handler, args: tuple[Any, ...]) -> None:
+        # What came in the meantime has reached the handler already: the older would come last.
+        if handler.once or signal.is_last(args):
+            self.lane.post(handler, args)
 
     def _ignore(self, type: Any, payload: Any) -> None:
         self._emit(self.when.ignored, Message(type, payload))

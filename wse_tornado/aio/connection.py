@@ -22,7 +22,7 @@ from ..admission import (
 from ..errors import ErrorCode, Reason, WseError
 from ..events import Handler
 from ..rpc import check_rpc_name
-from .link import NORMAL, Link, check_timeout
+from .link import NORMAL, Link, TokenBucket, check_timeout
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -65,6 +65,9 @@ class Connection(Link):
         self.identity: Any = None
         self.meta: dict[str, Any] = {}
         self.handle: Any = self  # what users' handlers are given: this, or the blocking facade
+        limits = server.endpoint.limits
+        if limits.message_rate:
+            self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._heard)
         challenge = server.challenge_handler
         self._admission: Admission | None = Admission(
             challenges=challenge is not None,
@@ -79,7 +82,7 @@ class Connection(Link):
             ),
         )
         self._auth_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
-            server.endpoint.limits.auth_timeout, self._auth_timed_out
+            limits.auth_timeout, self._auth_timed_out
         )
 
     # -- getting in

@@ -79,6 +79,9 @@ class Dispatcher(ABC):
     def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
         """Call ``fn`` on the loop: now if this is its thread, else soon. Any thread."""
 
+    def begin(self) -> None:  # noqa: B027 - only some need to be told
+        """The loop of this thread is the one to use from now on."""
+
     @abstractmethod
     def close(self) -> None:
         """Cancel what runs on the loop. Nothing may be posted after it."""
@@ -220,10 +223,17 @@ class LoopDispatcher(Dispatcher):
         self.batch = WriteBatch()
         self._tasks = TaskSet()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._early: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
 
     def lane(self, on_error: OnError) -> Lane:
-        self._loop = asyncio.get_running_loop()
+        self.begin()
         return LoopLane(on_error, self._tasks)
+
+    def begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        while self._early:
+            fn, args = self._early.popleft()
+            fn(*args)
 
     def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
         try:
@@ -241,8 +251,10 @@ class LoopDispatcher(Dispatcher):
             here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             here = None
-        if self._loop is None or here is self._loop:
+        if here is not None and (self._loop is None or here is self._loop):
             fn(*args)
+        elif self._loop is None or self._loop.is_closed():
+            self._early.append((fn, args))  # for when there is a loop
         else:
             self._loop.call_soon_threadsafe(fn, *args)
 

@@ -55,7 +55,7 @@ class WseHandler(WebSocketHandler):
         """Begin a connection. On a bare socket this lasts until its end: Tornado reads nothing
         before it returns."""
         server = self._server
-        refusal = server.refusal()
+        refusal = server.refusal(self.request.remote_ip or "")
         if refusal is not None:
             self.close(*refusal)
             return

@@ -81,14 +81,34 @@ class Registry:
         self._on_left = on_left
         self.clients: dict[Hashable, ClientIdentity] = {}
         self.strangers: set[Connection] = set()
+        self._stranger_addresses: dict[str, int] = {}
         self.connections: dict[str, Connection] = {}
 
     def __len__(self) -> int:
         return len(self.connections) + len(self.strangers)
 
+    def strangers_from(self, address: str) -> int:
+        """How many strangers come from an address."""
+        return self._stranger_addresses.get(address, 0)
+
+    def add_stranger(self, conn: Connection) -> None:
+        """Somebody is at the door."""
+        self.strangers.add(conn)
+        address = conn.remote_addr
+        self._stranger_addresses[address] = self._stranger_addresses.get(address, 0) + 1
+
+    def _forget_stranger(self, conn: Connection) -> None:
+        if conn in self.strangers:
+            self.strangers.discard(conn)
+            left = self._stranger_addresses[conn.remote_addr] - 1
+            if left:
+                self._stranger_addresses[conn.remote_addr] = left
+            else:
+                del self._stranger_addresses[conn.remote_addr]
+
     def add(self, client: ClientIdentity, conn: Connection) -> bool:
         """Give a stranger to its user. True if the user has just come."""
-        self.strangers.discard(conn)
+        self._forget_stranger(conn)
         self.connections[conn.conn_id] = conn
         joined = client.cid not in self.clients
         if joined:
@@ -101,7 +121,7 @@ class Registry:
 
     def remove(self, conn: Connection, code: int, reason: str) -> None:
         """A connection is over; its user leaves with its last one."""
-        self.strangers.discard(conn)
+        self._forget_stranger(conn)
         if self.connections.pop(conn.conn_id, None) is None:
             return
         client = conn.client

@@ -20,6 +20,7 @@ from ..errors import (
     NotSerializable,
     ProtocolError,
     Reason,
+    RpcError,
     WseError,
     origin_of,
 )
@@ -35,6 +36,7 @@ from ..rpc import (
     payload_from_error,
     timeout_error,
 )
+from ..stats import Counters
 from ..transport.base import SharedMessage, Transport
 from .dispatch import Dispatcher, Done, Lane
 
@@ -46,6 +48,7 @@ TransportChoice = Literal["auto", "tornado"]
 NORMAL = 1000
 ABNORMAL = 1006
 SERVICE_RESTART = 1012
+POLICY_VIOLATION = 1008
 TRY_AGAIN = 1013
 
 
@@ -76,7 +79,33 @@ class Endpoint:
         self.channel = Channel(handler_params, self.roles, inline=inline)
         self.procedures = Procedures(handler_params, inline=inline)
         self.timeout = timeout
+        self.counters = Counters()
         self.expose_errors = expose_errors
+
+
+class TokenBucket:
+    """How many messages may come: ``rate`` a second on average, ``burst`` at once.
+
+    Times are those of ``time.monotonic``.
+    """
+
+    __slots__ = ("_burst", "_filled", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._filled = now
+
+    def take(self, now: float) -> bool:
+        """Take one token. False if there is none."""
+        tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        if tokens < 1.0:
+            self._tokens = tokens
+            return False
+        self._tokens = tokens - 1.0
+        return True
 
 
 class PackedCall(NamedTuple):
@@ -93,6 +122,7 @@ class Link(ABC):
 
     def __init__(self, endpoint: Endpoint, lane: Lane | None = None) -> None:
         self._endpoint = endpoint
+        self._counters = endpoint.counters
         self._unpack = endpoint.protocol.unpack
         self._roles = endpoint.roles
         self.pending = PendingCalls()
@@ -102,6 +132,7 @@ class Link(ABC):
         self._send_limit = endpoint.limits.max_send_buffer
         self.serving = 0  # calls of the peer that run here
         self.lane: Lane = lane or endpoint.dispatcher.lane(self._handler_failed)
+        self._bucket: TokenBucket | None = None  # servers limit the rate of messages
         self._paused = False
         self._heard = time.monotonic()
         self._pinged = 0.0
@@ -147,6 +178,10 @@ class Link(ABC):
         self._heard = time.monotonic()
         if self.ended is not None:
             return
+        self._counters.messages_in += 1
+        if self._bucket is not None and not self._bucket.take(self._heard):
+            self._cut(POLICY_VIOLATION, Reason.RATE_LIMIT)
+            return
         try:
             type, payload, stamp = self._unpack(data)
             role = self._roles.get(type)
@@ -176,9 +211,11 @@ class Link(ABC):
             else:
                 self._odd_stamp(type, payload, stamp)
         elif role == "response" and stamp:
-            self.pending.resolve(stamp, payload)
+            if self.pending.resolve(stamp, payload):
+                self._counters.calls_ok += 1
         elif role == "response_error" and stamp:
-            self.pending.reject(stamp, payload)
+            if self.pending.reject(stamp, payload):
+                self._counters.calls_failed += 1
         else:
             self._violation(f"a message of the type {role!r} makes no sense now")
 
@@ -228,7 +265,12 @@ class Link(ABC):
             if isinstance(name, str) and name.startswith(RESERVED_PREFIX):
                 self._violation(f"a call of {name!r}, which belongs to the library")
                 return
+            self._counters.served_unknown += 1
             self._answer_error({"code": str(ErrorCode.RP_NOT_REGISTERED)}, stamp, legacy)
+            return
+        if self.serving >= endpoint.limits.max_pending_calls:
+            self._counters.served_refused += 1
+            self._answer_error({"code": str(ErrorCode.TOO_MANY_CALLS)}, stamp, legacy)
             return
         self.serving += 1
         endpoint.dispatcher.beside(
@@ -257,6 +299,7 @@ class Link(ABC):
                     self._send(stamp, result, {"success": True})
                 else:
                     self._send(self._endpoint.types.response, result, stamp)
+                self._counters.served_ok += 1
                 return
             except NotSerializable as unpackable:
                 exc = TypeError(f"the result of {name!r} cannot be packed: {unpackable}")
@@ -264,6 +307,7 @@ class Link(ABC):
             exc = WseError(ErrorCode.RP_EXECUTION_FAILED, {}, f"{name!r} was cancelled")
         elif not isinstance(exc, WseError):
             self._call_failed(name, exc)
+        self._counters.served_failed += 1
         error = payload_from_error(
             name, exc, expose=self._endpoint.expose_errors, call_payload=payload
         )
@@ -308,6 +352,7 @@ class Link(ABC):
         buffered = transport.buffered
         if buffered and buffered + len(data) > self._send_limit:
             return self._send_buffer_full()
+        self._counters.messages_out += 1
         transport.send(data, binary)
         return True
 
@@ -319,6 +364,7 @@ class Link(ABC):
         buffered = transport.buffered
         if buffered and buffered + len(message.payload) > self._send_limit:
             return self._send_buffer_full()
+        self._counters.messages_out += 1
         transport.send_shared(message)
         return True
 
@@ -331,6 +377,12 @@ class Link(ABC):
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
         return self._transport.buffered if self._transport is not None else 0
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent by the connection that is open now."""
+        transport = self._transport
+        return (transport.bytes_in, transport.bytes_out) if transport is not None else (0, 0)
 
     # -- calls made from here
 
@@ -349,10 +401,27 @@ class Link(ABC):
         if self.ended is not None:
             resolve(None, disconnected_error(call.rpc, *self.ended, sent=False))
             return
+        if len(self.pending) >= self._endpoint.limits.max_pending_calls:
+            resolve(None, self._too_many_calls(call.rpc))
+            return
         self.pending.add(call.rpc, call.stamp, resolve)
         if self._paused:
             self._resume()
         self.send_packed(call.data, call.binary)
+
+    def _too_many_calls(self, rpc: str) -> RpcError:
+        limit = self._endpoint.limits.max_pending_calls
+        return RpcError(
+            rpc,
+            ErrorCode.TOO_MANY_CALLS,
+            {"rpc": rpc, "pending": limit},
+            f"{rpc!r} was not called: {limit} calls wait for their answers already",
+        )
+
+    def forget_call(self, stamp: str) -> None:
+        """Nobody waits for that answer any more."""
+        if self.pending.forget(stamp):
+            self._counters.calls_forgotten += 1
 
     def begin_call_from_thread(self, call: PackedCall, resolve: Resolve) -> bool:
         """Send a call from a thread that is not the loop's, if nothing is queued ahead.
@@ -365,7 +434,12 @@ class Link(ABC):
             False where `begin_call` has to do it, on the loop; then nothing was sent.
         """
         transport = self._transport
-        if transport is None or not self.ready or self._paused:
+        if (
+            transport is None
+            or not self.ready
+            or self._paused
+            or len(self.pending) >= self._endpoint.limits.max_pending_calls
+        ):
             return False
         self.pending.add(call.rpc, call.stamp, resolve)
         if transport.send_from_thread(call.data, call.binary):
@@ -395,7 +469,7 @@ class Link(ABC):
             return await answered
         finally:
             timer.cancel()
-            self.pending.forget(call.stamp)
+            self.forget_call(call.stamp)
 
     # -- life
 
@@ -461,7 +535,10 @@ class Link(ABC):
     def connection_lost(self, code: int, reason: str) -> None:
         """The transport is gone."""
         self._end(code, reason)
-        self._transport = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            self._counters.bytes_in += transport.bytes_in
+            self._counters.bytes_out += transport.bytes_out
 
     def _end(self, code: int, reason: str) -> None:
         if self.ended is not None:
@@ -471,6 +548,8 @@ class Link(ABC):
         self.ready = False
         if self._heartbeat is not None:
             self._heartbeat.cancel()
+        self._counters.calls_disconnected += len(self.pending)
+        self._counters.closed(code, reason)
         self.pending.fail_all(code, reason)
         self._on_end(code, reason)
 

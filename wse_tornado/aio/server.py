@@ -241,6 +241,38 @@ class AsyncWseServer:
         client = self._registry.clients.get(cid)
         return client.drop(reason) if client is not None else 0
 
+    def stats(self) -> dict[str, Any]:
+        """Counters and levels as a plain dictionary; cheap enough for every second.
+
+        Totals count from the making of this server: ``messages`` and ``bytes`` each way,
+        ``calls_served`` and ``calls_made`` by outcome, ``closings`` by code and reason. Levels are
+        of now: ``connections``, ``users``, ``strangers``, ``queued`` (messages that wait for
+        handlers), ``send_buffer`` (bytes that wait for slow peers), ``calls_running`` and
+        ``calls_pending``, ``latency`` (seconds of the last pings: mean and maximum, None before
+        the first).
+        """
+        conns = tuple(self._open)
+        totals = self.endpoint.counters.as_dict()
+        for conn in conns:
+            bytes_in, bytes_out = conn.traffic
+            totals["bytes"]["in"] += bytes_in
+            totals["bytes"]["out"] += bytes_out
+        latencies = [conn.latency for conn in conns if conn.latency is not None]
+        return {
+            "connections": len(self._registry.connections),
+            "users": len(self._registry.clients),
+            "strangers": len(self._registry.strangers),
+            "queued": sum(conn.lane.waiting for conn in conns),
+            "send_buffer": sum(conn.buffered for conn in conns),
+            "calls_running": sum(conn.serving for conn in conns),
+            "calls_pending": sum(len(conn.pending) for conn in conns),
+            "latency": {
+                "mean": sum(latencies) / len(latencies) if latencies else None,
+                "max": max(latencies, default=None),
+            },
+            **totals,
+        }
+
     def routes(self, path: str) -> list[URLSpec]:
         """Rules for a ``tornado.web.Application``; several servers can share one.
 
@@ -315,9 +347,10 @@ class AsyncWseServer:
             conn.close(SERVICE_RESTART, Reason.SERVER_STOPPING)
         self._registry.let_all_leave()
         if self._open:
-            self._all_gone = asyncio.get_running_loop().create_future()
-            await self._all_gone
-            self._all_gone = None
+            # One future for all who stop at once, and none of them can cancel it for the others.
+            if self._all_gone is None or self._all_gone.done():
+                self._all_gone = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._all_gone)
         for http in self._http_servers:
             await http.close_all_connections()
         self._http_servers.clear()
@@ -331,7 +364,7 @@ class AsyncWseServer:
 
     # -- for connections
 
-    def refusal(self) -> tuple[int, str] | None:
+    def refusal(self, address: str) -> tuple[int, str] | None:
         """Why no further connection is taken now: close code and reason."""
         limits = self.endpoint.limits
         if self._stopping:
@@ -339,6 +372,8 @@ class AsyncWseServer:
         if len(self._open) >= limits.max_connections:
             return TRY_AGAIN, Reason.SERVER_FULL.value
         if len(self._registry.strangers) >= limits.max_strangers:
+            return TRY_AGAIN, Reason.SERVER_FULL.value
+        if self._registry.strangers_from(address) >= limits.max_strangers_per_address:
             return TRY_AGAIN, Reason.SERVER_FULL.value
         return None
 
@@ -349,7 +384,7 @@ class AsyncWseServer:
     def arrived(self, conn: Connection) -> None:
         """A stranger is at the door."""
         self._open.add(conn)
-        self._registry.strangers.add(conn)
+        self._registry.add_stranger(conn)
         if self.connection_facade is not None:
             conn.handle = self.connection_facade(conn)
 

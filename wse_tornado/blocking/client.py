@@ -13,7 +13,15 @@ from typing import Any, Literal, TypeVar
 from ..aio.client import AsyncWseClient, ClientSignals, Generation
 from ..aio.link import NORMAL, TransportChoice, check_timeout
 from ..backoff import Backoff
-from ..errors import ConnectionNotReady, ErrorCode, Reason, SendTimeout, Status, WseError
+from ..errors import (
+    ConnectionFailed,
+    ConnectionNotReady,
+    ErrorCode,
+    Reason,
+    SendTimeout,
+    Status,
+    WseError,
+)
 from ..events import Channel, check_user_type
 from ..limits import Limits
 from ..protocol import Message, Protocol, encode
@@ -22,6 +30,8 @@ from .dispatch import ManualRunner, Runner, ThreadDispatcher, Workers
 from .loop import Deadline, LoopThread, Wait
 
 __all__ = ["WseClient"]
+
+_NO_TIME = 0.001  # seconds: a time-out that is over, where 0 is none
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -101,7 +111,9 @@ class WseClient:
         )
         if self._manual is not None:
             self._core.on_change = self._manual.wake
+        # Two locks: the loop thread takes the first, so nobody who holds it may wait.
         self._lock = threading.Lock()
+        self._life = threading.Lock()
         self._held = False  # whether this client counts as a user of the loop thread
         self._posted = 0  # bytes on their way to the loop
 
@@ -126,6 +138,10 @@ class WseClient:
     def latency(self) -> float | None:
         """Seconds the last ping took, None before the first."""
         return self._core.latency
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and levels as a plain dictionary; see `AsyncWseClient.stats`. Any thread."""
+        return self._core.stats()
 
     # -- connecting
 
@@ -165,14 +181,14 @@ class WseClient:
             TypeError: Meta is not a dictionary.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
-        seconds = self._seconds(timeout)
+        deadline = Deadline(self._seconds(timeout))
         self._hold("connect")
-        return self._run(
-            lambda: self._core.connect(identity, meta, timeout=seconds),
-            Deadline(seconds),
-            "connect",
-            serving=True,
-        )
+
+        async def connect() -> Any:
+            self._check_held()
+            return await self._core.connect(identity, meta, timeout=deadline.left() or _NO_TIME)
+
+        return self._run(connect, deadline, "connect", serving=True)
 
     def jump(
         self, url: str, identity: Any = None, meta: Any = None, *, timeout: float | None = None
@@ -192,14 +208,14 @@ class WseClient:
             ValueError: The URL is none.
             WseError: As `connect` does.
         """
-        seconds = self._seconds(timeout)
+        deadline = Deadline(self._seconds(timeout))
         self._hold("jump")
-        return self._run(
-            lambda: self._core.jump(url, identity, meta, timeout=seconds),
-            Deadline(seconds),
-            "jump",
-            serving=True,
-        )
+
+        async def jump() -> Any:
+            self._check_held()
+            return await self._core.jump(url, identity, meta, timeout=deadline.left() or _NO_TIME)
+
+        return self._run(jump, deadline, "jump", serving=True)
 
     def close(self, code: int = NORMAL, reason: str = Reason.BY_CLIENT) -> None:
         """Close, whatever the client is doing, and wait for its socket (``Limits.close_timeout``
@@ -212,7 +228,7 @@ class WseClient:
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         self._loop.check_may_block("close")
-        with self._lock:
+        with self._life:
             held, self._held = self._held, False
         if not held:
             return
@@ -225,9 +241,11 @@ class WseClient:
         except ConnectionNotReady:
             pass  # the loop has ended, and the sockets with it
         finally:
-            self._loop.not_at_goodbye(self._goodbye)
-            self._ordered.retire()
-            self._calls.retire()
+            with self._life:
+                if not self._held:  # nobody has begun anew meanwhile
+                    self._loop.not_at_goodbye(self._goodbye)
+                    self._ordered.retire()
+                    self._calls.retire()
             self._loop.release()
 
     def drop(self, reason: str = Reason.BY_CLIENT) -> None:
@@ -250,7 +268,7 @@ class WseClient:
 
     def _hold(self, what: str) -> None:
         self._loop.check_may_block(what)
-        with self._lock:
+        with self._life:
             if not self._held:
                 self._loop.acquire()
                 self._held = True
@@ -258,6 +276,11 @@ class WseClient:
                 for runner in (self._ordered, self._calls):
                     if isinstance(runner, Workers):
                         runner.resume()
+
+    def _check_held(self) -> None:
+        """On the loop: a close() that came first ends what has not begun, too."""
+        if not self._held:
+            raise ConnectionFailed(None, {}, "the client was closed while it was connecting")
 
     # -- talking
 
@@ -281,7 +304,12 @@ class WseClient:
         if not self._reserve(size):
             self._wait_for_room(size, Deadline(self._seconds(timeout)), what)
         if not self._loop.post(self._hand_over, data, binary):
+            self._give_back(size)
             raise ConnectionNotReady(None, {}, f"cannot {what}: the loop thread has ended")
+
+    def _give_back(self, size: int) -> None:
+        with self._lock:
+            self._posted -= size
 
     def _reserve(self, size: int) -> bool:
         """Take room in the send buffer, if there is."""
@@ -304,17 +332,18 @@ class WseClient:
                     f"cannot {what}: the server did not take what waits to be sent within "
                     f"{deadline.seconds:g} s",
                 )
-            self._loop.run(partial(self._core.drained, left), deadline, "send")
+            self._loop.run(partial(self._core.drained, left, size), deadline, "send")
             self._core.ready_link(what)
             if self._reserve(size):
                 return
 
     def _hand_over(self, data: bytes, binary: bool) -> None:
-        link = self._core.link
-        if link is not None and link.ready:
-            link.send_packed(data, binary)
-        with self._lock:
-            self._posted -= len(data)
+        try:
+            link = self._core.link
+            if link is not None and link.ready:
+                link.send_packed(data, binary)
+        finally:
+            self._give_back(len(data))
 
     def call(self, rp: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Call a procedure of the server and wait for its answer.
@@ -424,18 +453,18 @@ class WseClient:
             link = core.ready_link(what)
 
         def begin() -> None:
-            with self._lock:
-                self._posted -= size
+            self._give_back(size)
             link.begin_call(call, settle)
 
         if not self._loop.post(begin):
+            self._give_back(size)
             raise ConnectionNotReady(None, {}, f"cannot {what}: the loop thread has ended")
         return call.stamp
 
     def _forget(self, stamp: str) -> None:
         link = self._core.link
         if link is not None:
-            link.pending.forget(stamp)
+            link.forget_call(stamp)
 
     def register(self, name: str, fn: F | None = None, *, inline: bool = False) -> Any:
         """Answer the server's calls of ``name`` with what ``fn(payload)`` returns.
@@ -530,9 +559,10 @@ class WseClient:
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         self._loop.check_may_block("wait")
-        if not self._held:
-            return True
-        return self._run(lambda: self._core.wait(timeout=timeout), Deadline(timeout), "wait")
+        try:
+            return self._run(lambda: self._core.wait(timeout=timeout), Deadline(timeout), "wait")
+        except ConnectionNotReady:
+            return True  # never connected, or closed meanwhile
 
     def __iter__(self) -> Iterator[Message]:
         """Messages, as `receive` gives them, until the connection is over for good."""
@@ -555,12 +585,18 @@ class WseClient:
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         manual = self._check_manual("run")
-        core = self._core
+        core, loop = self._core, self._loop
 
         def over() -> bool:
-            return core.status in (Status.IDLE, Status.OFFLINE) and not manual.pending
+            ended = core.status in (Status.IDLE, Status.OFFLINE) or not loop.running
+            return ended and not manual.pending
 
-        manual.run_until(over, timeout)
+        ending = _Ending(lambda _result, _error: manual.wake())
+        loop.track(ending)
+        try:
+            manual.run_until(over, timeout)
+        finally:
+            loop.untrack(ending)
 
     def poll(self) -> int:
         """Run the handlers and procedures that are due (``dispatch="manual"``); never waits.
@@ -624,7 +660,7 @@ class WseClient:
 
 
 class _Ending:
-    """Lets a future, instead of a waiting thread, know that the loop has ended."""
+    """Tells that the loop has ended where no `Wait` does."""
 
     __slots__ = ("settle",)
 

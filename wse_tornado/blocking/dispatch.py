@@ -6,6 +6,8 @@ library are joined when the interpreter exits, and a stuck callback would keep i
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import threading
 from abc import ABC, abstractmethod
@@ -22,21 +24,26 @@ __all__ = ["ManualRunner", "ThreadDispatcher", "Workers"]
 
 logger = logging.getLogger("wse_tornado")
 
-_TURN = 64  # handlers a lane runs before it lets another lane have the thread
-
 
 class Job:
-    """Something to run, and what to do if it cannot be."""
+    """Something to run, which returns how many handlers that were, and what to do if it cannot
+    be."""
 
     __slots__ = ("reject", "run")
 
-    def __init__(self, run: Callable[[], None], reject: Callable[[], None] | None = None) -> None:
+    def __init__(self, run: Callable[[], int], reject: Callable[[], None] | None = None) -> None:
         self.run = run
         self.reject = reject
 
 
 class Runner(ABC):
-    """Runs jobs somewhere off the loop."""
+    """Runs jobs somewhere off the loop.
+
+    Attributes:
+        turn: Handlers a lane runs before others have their turn; None for all that are due.
+    """
+
+    turn: int | None = 64
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -81,7 +88,7 @@ class Workers(Runner):
         self._count = 0
         self._started = 0
         self._waiting = 0
-        self._retiring = False
+        self._retiring = True  # until `resume`: whom nobody uses keeps no thread
 
     @property
     def count(self) -> int:
@@ -178,11 +185,12 @@ class Workers(Runner):
 class ManualRunner(Runner):
     """Keeps jobs until the owner runs them, on its own thread."""
 
+    turn = None
+
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
         self._urgent: deque[Job] = deque()
-        self._wake = threading.Lock()
-        self._wake.acquire()
+        self._sleepers: set[threading.Lock] = set()  # one of each thread in `run_until`
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
@@ -205,22 +213,23 @@ class ManualRunner(Runner):
         return bool(self._jobs or self._urgent)
 
     def wake(self) -> None:
-        """Let `run_until` look again."""
-        try:
-            self._wake.release()
-        except RuntimeError:  # it is awake
-            pass
+        """Let every `run_until` look again."""
+        for gate in tuple(self._sleepers):
+            try:
+                gate.release()
+            except RuntimeError:  # it is awake
+                pass
 
     def run_pending(self, *, urgent_only: bool = False) -> int:
-        """Run what waits. Returns how many jobs that were."""
+        """Run what is due. Returns how many handlers that were."""
         count = 0
-        for _ in range(len(self._urgent) + (0 if urgent_only else len(self._jobs))):
-            try:
-                job = self._urgent.popleft() if self._urgent else self._jobs.popleft()
-            except IndexError:
-                break
-            job.run()
-            count += 1
+        for jobs in (self._urgent,) if urgent_only else (self._urgent, self._jobs):
+            for _ in range(len(jobs)):
+                try:
+                    job = jobs.popleft()
+                except IndexError:  # another thread took it
+                    break
+                count += job.run()
         return count
 
     def run_until(
@@ -228,15 +237,20 @@ class ManualRunner(Runner):
     ) -> bool:
         """Run jobs as they come, until ``done()`` or the time is over (then False)."""
         deadline = Deadline(seconds)
-        while True:
-            ran = self.run_pending(urgent_only=urgent_only)
-            if done():
-                return True
-            left = deadline.left()
-            if left is not None and left <= 0:
-                return False
-            if not ran:
-                Wait.sleep_on(self._wake, left)
+        gate = threading.Lock()
+        gate.acquire()
+        self._sleepers.add(gate)
+        try:
+            while True:
+                self.run_pending(urgent_only=urgent_only)
+                if done():
+                    return True
+                left = deadline.left()
+                if left is not None and left <= 0:
+                    return False
+                Wait.sleep_on(gate, left)
+        finally:
+            self._sleepers.discard(gate)
 
 
 class ThreadDispatcher(Dispatcher):
@@ -278,8 +292,15 @@ class ThreadDispatcher(Dispatcher):
         self._on_loop.close()
 
     def _job(self, handler: Handler, args: tuple[Any, ...], done: Done) -> Job:
-        def run() -> None:
-            self.loop.post(done, *self.call(handler, args))
+        def run() -> int:
+            try:
+                result, exc = self.call(handler, args)
+            except KeyboardInterrupt:  # by hand only: the thread is the user's own
+                error = WseError(ErrorCode.RP_EXECUTION_FAILED, {}, "it was interrupted")
+                self.on_loop(done, None, error)
+                raise
+            self.on_loop(done, result, exc)
+            return 1
 
         def reject() -> None:
             error = WseError(
@@ -311,7 +332,15 @@ class ThreadDispatcher(Dispatcher):
         async def run() -> Any:
             return await awaitable
 
-        return self.loop.run(run, Deadline(None), "a coroutine handler")
+        try:
+            return self.loop.run(run, Deadline(None), "a coroutine handler")
+        finally:
+            # Where the loop has ended it never began; this keeps Python from warning of that.
+            if (
+                asyncio.iscoroutine(awaitable)
+                and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED
+            ):
+                awaitable.close()
 
 
 class ThreadLane(Lane):
@@ -347,19 +376,29 @@ class ThreadLane(Lane):
             self._scheduled = True
         self._dispatcher.ordered.submit(Job(self._run))
 
-    def _run(self) -> None:
-        for _ in range(_TURN):
+    def _run(self) -> int:
+        """Run some of the queue. Returns how many handlers that were."""
+        count, empty = 0, False
+        try:
+            for _ in range(self._dispatcher.ordered.turn or len(self._queue)):
+                with self._lock:
+                    if not self._queue:
+                        break
+                    handler, args, done = self._queue.popleft()
+                if self._notify is not None:
+                    self._check_level()
+                count += 1
+                result, exc = self._dispatcher.call(handler, args)
+                if done is not None or exc is not None:
+                    self._dispatcher.on_loop(self._finish, handler, done, result, exc)
             with self._lock:
-                if not self._queue:
+                empty = not self._queue
+                if empty:
                     self._scheduled = False
-                    return
-                handler, args, done = self._queue.popleft()
-            if self._notify is not None:
-                self._check_level()
-            result, exc = self._dispatcher.call(handler, args)
-            if done is not None or exc is not None:
-                self._dispatcher.loop.post(self._finish, handler, done, result, exc)
-        self._dispatcher.ordered.submit(Job(self._run))
+        finally:
+            if not empty:  # also where Ctrl-C ended a handler: the rest of the queue stays due
+                self._dispatcher.ordered.submit(Job(self._run))
+        return count
 
     def _check_level(self) -> None:
         notify = self._notify

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from tornado.ioloop import IOLoop
 
-from ..errors import ConnectionNotReady, WaitTimeout, WrongThread, WseError
+from ..errors import ConnectionNotReady, WaitTimeout, WrongThread
 from ..transport.base import WriteBatch
 
 __all__ = ["Deadline", "LoopThread", "Wait"]
@@ -33,6 +33,7 @@ logger = logging.getLogger("wse_tornado")
 _SLICE = 0.05 if sys.platform == "win32" else None
 _LONGEST = threading.TIMEOUT_MAX
 _EXIT_SECONDS = 0.4  # for saying goodbye when the interpreter exits
+_LAST_TURNS = 5  # of the loop at its end; a result passes that many tasks on its way out
 _SLACK = 0.2  # what a wait grants the loop beyond its deadline to report a better error
 
 
@@ -168,6 +169,7 @@ class LoopThread:
         self._lock = threading.Lock()
         self._users = 0
         self._thread: threading.Thread | None = None
+        self._ending: threading.Thread | None = None
         self._ident: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._posts: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -227,6 +229,10 @@ class LoopThread:
         self.release()
 
     def _start(self) -> None:
+        ending = self._ending
+        if ending is not None and ending is not threading.current_thread():
+            ending.join()  # it still uses what the new thread will use
+        self._ending = None
         started = Wait()
         thread = threading.Thread(target=self._main, args=(started,), name=self.name, daemon=True)
         thread.start()
@@ -242,12 +248,15 @@ class LoopThread:
 
     def _stop(self) -> threading.Thread | None:
         thread, self._thread = self._thread, None
+        loop = self._loop
         self._open = False
-        if self._loop is not None:
-            try:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            except RuntimeError:  # it has ended by itself
-                pass
+        if thread is not None:
+            self._ending = thread
+            if loop is not None:
+                try:
+                    loop.call_soon_threadsafe(loop.stop)
+                except RuntimeError:  # it has ended by itself
+                    pass
         return thread
 
     def _main(self, started: Wait) -> None:
@@ -265,7 +274,14 @@ class LoopThread:
         self._open = True
         loop.call_soon(started.settle, None, None)
         try:
-            loop.run_forever()
+            while True:
+                try:
+                    loop.run_forever()
+                    return
+                except (SystemExit, KeyboardInterrupt) as exc:
+                    # A coroutine of the user's raised it. It fails its own caller, not the loop
+                    # that everybody shares.
+                    logger.error("%s on the loop thread", type(exc).__name__, exc_info=exc)
         finally:
             self._end(loop, ioloop)
 
@@ -273,6 +289,12 @@ class LoopThread:
         """End in order: no new work, nobody left waiting, tasks, sockets, the loop."""
         self._open = False
         self._drain()
+        try:
+            # What is decided already reaches those who wait for it, before they are failed.
+            for _ in range(_LAST_TURNS):
+                loop.run_until_complete(asyncio.sleep(0))
+        except Exception:
+            logger.exception("the loop thread did not end cleanly")
         self._fail_waits()
         try:
             tasks = asyncio.all_tasks(loop)
@@ -464,21 +486,28 @@ class LoopThread:
         """Undo `at_goodbye`."""
         self._goodbyes.discard(goodbye)
 
-    def _say_goodbye(self) -> None:
-        async def all_goodbyes() -> None:
-            await asyncio.wait(
-                [asyncio.ensure_future(goodbye()) for goodbye in tuple(self._goodbyes)],
-                timeout=_EXIT_SECONDS,
-            )
+    def _say_goodbye(self) -> Wait:
+        """Begin to say goodbye; the wait ends when that is done."""
+        said = Wait()
+        tasks: list[asyncio.Task[None]] = []
 
-        if self._open and self._goodbyes:
-            try:
-                self.run(all_goodbyes, Deadline(_EXIT_SECONDS), "exit")
-            except WseError:
-                pass
-        thread = self._stop()
-        if thread is not None:
-            thread.join(_EXIT_SECONDS)
+        def start() -> None:
+            assert self._loop is not None
+            tasks.extend(self._loop.create_task(goodbye()) for goodbye in tuple(self._goodbyes))
+            for task in tasks:
+                task.add_done_callback(finished)
+            if not tasks:
+                said.settle(None, None)
+
+        def finished(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                task.exception()
+            if all(task.done() for task in tasks):
+                said.settle(None, None)
+
+        if not self.post(start):
+            said.settle(None, None)
+        return said
 
     def _detach(self) -> None:
         """In a forked child: nothing here works any more, and nothing of the parent's is hurt."""
@@ -515,14 +544,21 @@ _left_by_fork: list[Any] = []
 def _after_fork_in_child() -> None:
     LoopThread._shared_lock = threading.Lock()
     LoopThread._shared = None
+    thread_state.pool = None  # a worker may have forked: it belongs to no set of workers here
     for loop_thread in tuple(LoopThread._all):
         loop_thread._detach()
 
 
 def _at_exit() -> None:
-    for loop_thread in tuple(LoopThread._all):
-        if not loop_thread._detached:
-            loop_thread._say_goodbye()
+    """Goodbyes of all loops at once: however many there are, the exit takes no longer."""
+    loop_threads = [each for each in tuple(LoopThread._all) if not each._detached]
+    deadline = Deadline(_EXIT_SECONDS)
+    for said in [each._say_goodbye() for each in loop_threads]:
+        said.wait(deadline.left())
+    deadline = Deadline(_EXIT_SECONDS)
+    for thread in [each._stop() for each in loop_threads]:
+        if thread is not None:
+            thread.join(deadline.left())
 
 
 if hasattr(os, "register_at_fork"):

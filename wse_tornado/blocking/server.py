@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -142,7 +143,7 @@ class Connection:
             return wait.outcome()
         except BaseException:
             if not wait.done:
-                loop.post(core.pending.forget, call.stamp)
+                loop.post(core.forget_call, call.stamp)
             raise
         finally:
             loop.untrack(wait)
@@ -293,6 +294,7 @@ class WseServer:
         self._lock = threading.Lock()
         self._started = False
         self._stopped: Wait | None = None
+        self._unlistening: asyncio.Future[None] | None = None
 
     # -- life
 
@@ -337,6 +339,7 @@ class WseServer:
         try:
             self._loop.run(self._listen, Deadline(timeout), "start")
         except BaseException:
+            self._loop.post(self._unlisten)
             self._let_go()
             raise
         self._loop.track(self._stopped)
@@ -344,6 +347,8 @@ class WseServer:
         return self
 
     async def _listen(self) -> None:
+        if not self._started:
+            raise ConnectionNotReady(None, {}, "the server was stopped while it was starting")
         self._core.listen(
             self._wanted_port,
             self._host,
@@ -351,6 +356,11 @@ class WseServer:
             ssl_options=self._ssl_options,
             xheaders=self._xheaders,
         )
+
+    def _unlisten(self) -> None:
+        """Whoever started it does not know that it listens; on a shared loop it would for ever."""
+        if self._core.port is not None:
+            self._unlistening = asyncio.ensure_future(self._core.stop())
 
     def stop(self, grace: float = 0) -> None:
         """Stop: accept nobody, let running calls finish, close with 1012. Waits for the sockets.
@@ -366,7 +376,7 @@ class WseServer:
         """
         self._loop.check_may_block("stop")
         with self._lock:
-            if not self._started or self._stopped is None or self._stopped.done:
+            if not self._started:
                 return
         seconds = grace + self._core.endpoint.limits.close_timeout + 1
         try:
@@ -425,6 +435,10 @@ class WseServer:
     def clients(self) -> Mapping[Any, ClientIdentity]:
         """The users who are connected, by id; a live, read-only view."""
         return _View(self._core.users)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and levels as a plain dictionary; see `AsyncWseServer.stats`. Any thread."""
+        return self._core.stats()
 
     def use_challenge(self, fn: F) -> F:
         """Challenge every client before ``identify`` sees it; works as a decorator.

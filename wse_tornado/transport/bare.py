@@ -130,6 +130,7 @@ class BareTransport(asyncio.Protocol, Transport):
         batch: WriteBatch,
         shared: bool = False,
     ) -> None:
+        self.bytes_in = self.bytes_out = 0
         self._sock = sock
         self.receiver = receiver
         self._is_client = is_client
@@ -162,6 +163,7 @@ class BareTransport(asyncio.Protocol, Transport):
 
     def data_received(self, data: bytes) -> None:
         """One chunk, any number of frames."""
+        self.bytes_in += len(data)
         parser = self._parser
         events = parser.feed(data)
         if self._held_events is not None:
@@ -343,6 +345,7 @@ class BareTransport(asyncio.Protocol, Transport):
 
     def _write(self, frame: bytes) -> None:
         """Write now, or at the end of the batch. Loop thread only."""
+        self.bytes_out += len(frame)
         if self._batch.depth:
             if not self._out:
                 self._batch.dirty.append(self)

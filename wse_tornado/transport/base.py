@@ -73,9 +73,17 @@ class WriteBatch:
 
 
 class Transport(ABC):
-    """One open WebSocket."""
+    """One open WebSocket.
 
-    __slots__ = ()
+    Attributes:
+        bytes_in: Bytes received, frames included where the transport sees them.
+        bytes_out: Bytes handed over to be sent, likewise.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out")
+
+    bytes_in: int
+    bytes_out: int
 
     @property
     @abstractmethod

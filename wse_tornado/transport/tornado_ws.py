@@ -41,6 +41,7 @@ class _TornadoTransport(Transport):
         receiver: Receiver,
         close_timeout: float,
     ) -> None:
+        self.bytes_in = self.bytes_out = 0
         self._ws = ws
         self._stream = stream
         self.receiver = receiver
@@ -65,6 +66,7 @@ class _TornadoTransport(Transport):
             return
         size = len(payload)
         self._buffered += size
+        self.bytes_out += size
 
         def sent(future: asyncio.Future[None]) -> None:
             self._buffered -= size
@@ -126,6 +128,7 @@ class TornadoServerTransport(_TornadoTransport):
 
     def feed(self, data: str | bytes) -> asyncio.Future[None] | None:
         """Take a message; the future, if any, is what Tornado waits for before it reads on."""
+        self.bytes_in += len(data)
         if not self._closing:
             self.receiver.message_received(data)
         return self._resumed
@@ -159,6 +162,7 @@ class TornadoClientTransport(_TornadoTransport):
         ws = self._ws
         try:
             while (data := await ws.read_message()) is not None:
+                self.bytes_in += len(data)
                 if not self._closing:
                     self.receiver.message_received(data)
                 if self._resumed is not None:
