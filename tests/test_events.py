@@ -260,7 +260,9 @@ def test_a_handler_of_a_signal_is_checked() -> None:
 def test_a_late_subscriber_gets_the_last_value() -> None:
     replayed: list[Any] = []
     signal = Signal(
-        "ready", ("a", "b"), replays=lambda handler, args: replayed.append((handler.fn, args))
+        "ready",
+        ("a", "b"),
+        replays=lambda signal, handler, args: replayed.append((handler.fn, args)),
     )
     signal(one)
     assert replayed == []
@@ -273,7 +275,9 @@ def test_a_late_subscriber_gets_the_last_value() -> None:
 
 def test_a_late_once_subscriber_is_served_by_the_last_value_alone() -> None:
     replayed: list[Any] = []
-    signal = Signal("ready", ("a", "b"), replays=lambda handler, args: replayed.append(args))
+    signal = Signal(
+        "ready", ("a", "b"), replays=lambda signal, handler, args: replayed.append(args)
+    )
     signal.take(1, 2)
     signal.once(one)
     assert replayed == [(1, 2)]
@@ -282,7 +286,9 @@ def test_a_late_once_subscriber_is_served_by_the_last_value_alone() -> None:
 
 def test_what_is_forgotten_is_not_replayed() -> None:
     replayed: list[Any] = []
-    signal = Signal("ready", ("a", "b"), replays=lambda handler, args: replayed.append(args))
+    signal = Signal(
+        "ready", ("a", "b"), replays=lambda signal, handler, args: replayed.append(args)
+    )
     signal.take(1, 2)
     signal.forget()
     signal.once(one)
