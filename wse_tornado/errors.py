@@ -89,6 +89,7 @@ class ErrorCode(_Name):
     WORKERS_EXHAUSTED = "wse.workers-exhausted"
     SEND_BUFFER_FULL = "wse.client.send-buffer-full"
     TIMEOUT = "wse.timeout"
+    AUTH_TIMEOUT = "wse.auth-timeout"
     TOO_MANY_CALLS = "wse.too-many-calls"
 
 

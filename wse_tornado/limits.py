@@ -27,7 +27,9 @@ class Limits:
     waits ahead of it."""
 
     max_queue: int = 1000
-    """Messages of one connection that may wait for their handlers before reading pauses."""
+    """Messages of one connection that may wait for their handlers before reading pauses. It does
+    not pause while a call to that peer is pending, whose answer stands behind them; with ten times
+    as many the connection is closed with 1013."""
 
     max_pending_calls: int = 10_000
     """Calls of one connection that may be under way in each direction. A further one made here
@@ -54,7 +56,7 @@ class Limits:
     server is told to believe its headers (``xheaders``)."""
 
     auth_timeout: float = 20.0
-    """Time to get in; a connection that is still a stranger then is closed with 1000."""
+    """Time to get in; a connection that is still a stranger then is closed with 1013."""
 
     close_timeout: float = 3.0
     """Time the peer has to answer a close frame before the socket is cut."""

@@ -18,11 +18,12 @@ from ..admission import (
     AuthRequest,
     Reject,
     SendQuest,
+    State,
 )
 from ..errors import ErrorCode, Reason, WseError
 from ..events import Handler
 from ..rpc import check_rpc_name
-from .link import NORMAL, Link, TokenBucket, check_timeout
+from .link import NORMAL, TRY_AGAIN, Link, TokenBucket, check_timeout
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -182,7 +183,18 @@ class Connection(Link):
 
     def _auth_timed_out(self) -> None:
         self._auth_timer = None
-        self.close(NORMAL, Reason.AUTH_TIMEOUT)
+        admission = self._admission
+        if admission is not None and admission.state is State.VALIDATING:
+            seconds = self._endpoint.limits.auth_timeout
+            self._report(
+                WseError(
+                    ErrorCode.AUTH_TIMEOUT,
+                    {"timeout": seconds},
+                    f"identify, or the challenge handler, gave no verdict within {seconds:g} s",
+                )
+            )
+        # Not with 1000, which would keep away for good who was merely slow, or badly served.
+        self.close(TRY_AGAIN, Reason.AUTH_TIMEOUT)
 
     def _drop_admission(self) -> None:
         self._admission = None

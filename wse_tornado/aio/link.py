@@ -83,6 +83,9 @@ class Endpoint:
         self.expose_errors = expose_errors
 
 
+OVERFLOW = 10  # times max_queue, when reading cannot pause
+
+
 class TokenBucket:
     """How many messages may come: ``rate`` a second on average, ``burst`` at once.
 
@@ -243,11 +246,15 @@ class Link(ABC):
             self._pause()
 
     def _pause(self) -> None:
+        limits = self._endpoint.limits
+        if self.lane.waiting >= OVERFLOW * limits.max_queue:
+            self._cut(TRY_AGAIN, Reason.QUEUE_OVERFLOW)
+            return
         if self.pending or self._transport is None:
             return  # the answer we wait for stands behind these messages
         self._paused = True
         self._transport.pause_reading()
-        self.lane.notify_when_below(self._endpoint.limits.max_queue // 2, self._resume)
+        self.lane.notify_when_below(limits.max_queue // 2, self._resume)
 
     def _resume(self) -> None:
         if self._paused and self._transport is not None:
