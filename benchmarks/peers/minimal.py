@@ -22,7 +22,7 @@ def add(payload: dict[str, int]) -> int:
     return payload["a"] + payload["b"]
 
 
-PROCEDURES = {"add": add, "echo": lambda payload: payload}
+PROCEDURES = {"add": add, "add-worker": add, "echo": lambda payload: payload}
 
 
 def identify(identity: Any) -> bool:

@@ -1,0 +1,77 @@
+"""``python -m benchmarks``: this library beside its peers, on the same work in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from . import report
+from .peers import LABELS, PACKAGES
+from .runner import measure
+from .workloads import BY_KEY, Effort
+
+QUICK = Effort(seconds=0.08, arrivals=200, audience=100)
+
+
+def names(known: object) -> object:
+    """A parser for a comma-separated choice."""
+    assert isinstance(known, dict)
+
+    def parse(text: str) -> list[str]:
+        chosen = [name.strip() for name in text.split(",") if name.strip()]
+        unknown = [name for name in chosen if name not in known]
+        if unknown or not chosen:
+            raise argparse.ArgumentTypeError(
+                f"unknown: {', '.join(unknown)}; there are {', '.join(known)}"
+            )
+        return [name for name in known if name in chosen]
+
+    return parse
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round: does it all run?")
+    parser.add_argument("--rounds", type=int, help="how many rounds (5; 1 with --quick)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (0.4)")
+    parser.add_argument(
+        "--budget", type=float, default=285, help="seconds; no round is begun that would end later"
+    )
+    parser.add_argument(
+        "--workloads", type=names(BY_KEY), default=list(BY_KEY), help=", ".join(BY_KEY)
+    )
+    parser.add_argument("--peers", type=names(LABELS), default=list(LABELS), help=", ".join(LABELS))
+    parser.add_argument(
+        "--output", type=Path, default=report.HERE, help="folder for results.md and results.svg"
+    )
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Measure, print, write. Returns 1 where a measurement failed."""
+    options = parse_arguments()
+    missing = sorted(
+        {package for peer in options.peers for package in PACKAGES.get(peer, ())}
+        - {package for packages in PACKAGES.values() for package in packages if find_spec(package)}
+    )
+    if missing:
+        sys.exit(
+            f"not installed: {', '.join(missing)}; "
+            "pip install 'wse-tornado[bench]', or choose others with --peers"
+        )
+    effort = QUICK if options.quick else Effort()
+    if options.seconds is not None:
+        effort = Effort(options.seconds, effort.arrivals, effort.audience)
+    rounds = options.rounds or (1 if options.quick else 5)
+    workloads = [BY_KEY[key] for key in options.workloads]
+    results = measure(workloads, options.peers, rounds=rounds, effort=effort, budget=options.budget)
+    print(report.markdown(results, workloads, effort))
+    report.write(results, workloads, effort, options.output)
+    return 1 if results.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
