@@ -290,6 +290,11 @@ class LoopThread:
         self._open = False
         self._drain()
         try:
+            # Users who are still there lose their sockets while the loop can close them.
+            goodbyes, self._goodbyes = self._goodbyes, set()
+            if goodbyes:
+                farewell = [loop.create_task(goodbye()) for goodbye in goodbyes]
+                loop.run_until_complete(asyncio.wait(farewell, timeout=_EXIT_SECONDS))
             # What is decided already reaches those who wait for it, before they are failed.
             for _ in range(_LAST_TURNS):
                 loop.run_until_complete(asyncio.sleep(0))
@@ -493,7 +498,8 @@ class LoopThread:
 
         def start() -> None:
             assert self._loop is not None
-            tasks.extend(self._loop.create_task(goodbye()) for goodbye in tuple(self._goodbyes))
+            goodbyes, self._goodbyes = self._goodbyes, set()
+            tasks.extend(self._loop.create_task(goodbye()) for goodbye in goodbyes)
             for task in tasks:
                 task.add_done_callback(finished)
             if not tasks:
