@@ -15,6 +15,13 @@ FAST = [
     "msgspec>=0.19",
 ]
 MSGPACK = ["msgpack>=1.0"]
+BENCH = [
+    "matplotlib>=3.8",
+    "picows>=1.8",
+    "python-socketio[client]>=5.11",
+    "websocket-client>=1.7",
+    "websockets>=14",
+]
 
 setup(
     name="wse-tornado",
@@ -31,6 +38,7 @@ setup(
     extras_require={
         "fast": FAST,
         "msgpack": MSGPACK,
+        "bench": [*FAST, *BENCH],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "trustme>=1.2", *MSGPACK],
     },
     keywords="websocket tornado rpc blocking synchronous authentication wse",
