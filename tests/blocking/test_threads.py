@@ -1,29 +1,52 @@
-"""DESIGN.md section 4, sentence by sentence: threads and waiting.
+"""DESIGN.md section 4, sentence by sentence: threads and waiting. Where each one is tested:
 
-| sentence | tests |
-| --- | --- |
-| One daemon thread named ``wse-tornado-loop`` runs one loop, shared, started on first use | `test_all_blocking_objects_share_one_daemon_thread_started_on_first_use` |
-| the start-up error is raised in the caller | `test_a_start_up_error_is_raised_in_the_caller` |
-| ``loop=`` takes a private one | `test_a_private_loop_is_not_the_shared_one` |
-| works inside a program that runs a loop | `test_blocking_calls_work_inside_a_running_loop`, ``test_process.py`` |
-| Public methods are safe from any thread | `test_ten_threads_use_one_client_at_once`, ``test_races.py``, ``tests/stress`` |
-| A blocking call on the loop thread raises before anything is scheduled | `test_blocking_on_the_loop_thread_raises_before_anything_is_scheduled` |
-| One deadline per public call | `test_one_deadline_*` |
-| A disconnect, ``close()`` or the loop's end wakes every waiter | `test_*_wakes_every_waiter` |
-| Pending calls fail the moment their connection does | `test_pending_calls_fail_the_moment_the_connection_does` |
-| Nothing is silently sent again | `test_a_call_is_not_sent_again_after_reconnecting` |
-| Ctrl-C | ``test_process.py`` |
-| No signal handlers are installed | `test_no_signal_handlers_are_installed` |
-| User callbacks never run on the loop thread | `test_no_callback_runs_on_the_loop_thread` |
-| In order on one thread per client | `test_a_clients_handlers_and_signals_run_in_order_on_one_thread` |
-| per connection on the server, bounded | `test_connections_are_served_beside_one_another`, ``test_process.py`` |
-| Incoming calls run beside them | `test_a_callback_may_block_in_call_while_the_other_end_calls_back` |
-| Answers bypass every queue | `test_an_answer_passes_a_full_queue_of_handlers` |
-| ``inline=True`` runs on the loop itself | `test_inline_functions_run_on_the_loop_itself` |
-| ``dispatch="manual"`` | ``test_manual.py`` |
-| No executors for user code | `test_no_executor_threads_are_started` |
-| The interpreter exits within a second | ``test_process.py`` |
-| After ``fork`` the child's copies are detached | ``test_process.py`` |
+One daemon thread named ``wse-tornado-loop`` runs one loop, shared, started on first use:
+    test_all_blocking_objects_share_one_daemon_thread_started_on_first_use
+the start-up error is raised in the caller:
+    test_a_start_up_error_is_raised_in_the_caller
+``loop=`` takes a private one:
+    test_a_private_loop_is_not_the_shared_one
+works inside a program that runs a loop:
+    test_blocking_calls_work_inside_a_running_loop
+    test_process.py
+Public methods are safe from any thread:
+    test_ten_threads_use_one_client_at_once
+    tests/stress
+A blocking call on the loop thread raises before anything is scheduled:
+    test_blocking_on_the_loop_thread_raises_before_anything_is_scheduled
+One deadline per public call:
+    test_one_deadline_*
+A disconnect, ``close()`` or the loop's end wakes every waiter:
+    test_*_wakes_every_waiter
+Pending calls fail the moment their connection does:
+    test_pending_calls_fail_the_moment_the_connection_does
+Nothing is silently sent again:
+    test_a_call_is_not_sent_again_after_reconnecting
+Ctrl-C:
+    test_process.py
+No signal handlers are installed:
+    test_no_signal_handlers_are_installed
+User callbacks never run on the loop thread:
+    test_no_callback_runs_on_the_loop_thread
+In order on one thread per client:
+    test_a_clients_handlers_and_signals_run_in_order_on_one_thread
+per connection on the server, bounded:
+    test_connections_are_served_beside_one_another
+    test_process.py
+Incoming calls run beside them:
+    test_a_callback_may_block_in_call_while_the_other_end_calls_back
+Answers bypass every queue:
+    test_an_answer_passes_a_full_queue_of_handlers
+``inline=True`` runs on the loop itself:
+    test_inline_functions_run_on_the_loop_itself
+``dispatch="manual"``:
+    test_manual.py
+No executors for user code:
+    test_no_executor_threads_are_started
+The interpreter exits within a second:
+    test_process.py
+After ``fork`` the child's copies are detached:
+    test_process.py
 """
 
 import asyncio
