@@ -84,8 +84,9 @@ def serve(
     raise_file_limit()
 
     async def main() -> None:
+        port = await start()  # which may add commands of the loop
         obey_beside({**(commands or {}), "tasks": on_loop(lambda: len(asyncio.all_tasks()))})
-        report(port=await start(), loop=type(asyncio.get_running_loop()).__module__)
+        report(port=port, loop=type(asyncio.get_running_loop()).__module__)
         await asyncio.Event().wait()
 
     run(main())

@@ -71,11 +71,17 @@ class Crowd:
     """Connections to one server, all let in, each as a user of its own.
 
     A context manager: leaving it says goodbye and waits until the server has hung up too.
+
+    Args:
+        port: Where the server listens.
+        wire: What it speaks.
+        users: After so many users the next connection is the first one's second.
     """
 
-    def __init__(self, port: int, wire: Wire) -> None:
+    def __init__(self, port: int, wire: Wire, *, users: int = 1_000_000) -> None:
         self.port = port
         self.wire = wire
+        self._max_users = users
         self._socks: dict[int, socket.socket] = {}
         self._epoll = select.epoll()
         self._users = 0
@@ -83,6 +89,10 @@ class Crowd:
 
     def __len__(self) -> int:
         return len(self._socks)
+
+    def sockets(self) -> list[socket.socket]:
+        """The connections, to be used directly."""
+        return list(self._socks.values())
 
     # -- coming and going
 
@@ -95,8 +105,8 @@ class Crowd:
             while to_start or opening:
                 while to_start and len(opening) < at_once:
                     to_start -= 1
+                    one = _Opening(self.port, f"user-{self._users % self._max_users:06}")
                     self._users += 1
-                    one = _Opening(self.port, f"user-{self._users:06}")
                     opening[one.sock.fileno()] = one
                     self._socks[one.sock.fileno()] = one.sock
                     one.sock.sendall(upgrade)
