@@ -218,6 +218,9 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     module = f"{__package__}.peers.load_server"
     flavour = "plain" if options.plain else "fast"
     with Process(module, flavour, core=under_test) as server:
+        with Crowd(server.port, Wse()) as first:  # what is opened only once is opened now
+            first.join(5)
+            first.check("double", 2, 4)
         files, tasks = server.ask("count")["files"], server.ask("tasks")
         empty = server.ask("memory")
         load = Load(
