@@ -45,10 +45,13 @@ class Inbox:
         taken = False
         for waiter in tuple(self._waiters):
             wanted, future = waiter
-            if not future.done() and (wanted is None or _fits(wanted, message, future)):
+            if future.done():
+                continue
+            # `receive` gets what no handler takes
+            fits = keep if wanted is None else _fits(wanted, message, future)
+            if fits:
                 self._waiters.remove(waiter)
-                if not future.done():
-                    future.set_result(message)
+                future.set_result(message)
                 taken = True
                 break
         if not taken and keep:
