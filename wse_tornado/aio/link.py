@@ -483,8 +483,12 @@ class Link(ABC):
     def pong_received(self, payload: bytes) -> None:
         """The peer answered a ping."""
         self._heard = time.monotonic()
-        if self._pinged:
+        if self._pinged:  # a pong nobody asked for says nothing about the latency
             self.latency = self._heard - self._pinged
+            self._pinged = 0.0
+            if self._heartbeat is not None and self.ended is None:
+                self._heartbeat.cancel()
+                self._schedule_heartbeat()
 
     def sign_of_life(self) -> None:
         """Something arrived that is no message."""
@@ -528,6 +532,11 @@ class Link(ABC):
             if self._transport is not None:
                 self._transport.close(code, reason)
             self._end(code, reason)
+
+    def abort(self) -> None:
+        """Cut the socket, which `close` left to the peer."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _cut(self, code: int, reason: str) -> None:
         """End a connection whose peer does not take part: a close frame if it fits, no waiting."""
