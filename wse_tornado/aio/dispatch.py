@@ -226,7 +226,7 @@ class LoopDispatcher(Dispatcher):
         self._early: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
 
     def lane(self, on_error: OnError) -> Lane:
-        self.begin()
+        self._loop = asyncio.get_running_loop()
         return LoopLane(on_error, self._tasks)
 
     def begin(self) -> None:
