@@ -32,7 +32,12 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Challenge:
-    """What was asked and what was answered."""
+    """What was asked and what was answered.
+
+    Attributes:
+        quest: What the challenge handler returned.
+        response: What the client answered; anything the protocol can carry.
+    """
 
     quest: Any
     response: Any
@@ -104,7 +109,8 @@ class AuthRequest:
         conn_id: The connection's id.
         remote_addr: The peer's address (behind a proxy: see ``xheaders`` of Tornado).
         request: Tornado's ``HTTPServerRequest`` of the handshake.
-        handler: Tornado's handler, for cookies and ``current_user``.
+        handler: Tornado's handler of the handshake, for cookies, path arguments and settings. Its
+            own ``current_user`` is None: call what your pages find their user with.
     """
 
     def __init__(

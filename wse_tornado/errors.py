@@ -62,7 +62,10 @@ class _Name(str, Enum):
 
 
 class ErrorCode(_Name):
-    """The codes of WIRE.md section 7, and below them those that never leave this process."""
+    """What went wrong, by name: ``error.code == ErrorCode.RP_TIMEOUT``.
+
+    First the codes that all ends of the wire share (WIRE.md 7), then those this library adds.
+    """
 
     INVALID_CRA_HANDLER = "wse.client.invalid-cra-handler"
     RP_TIMEOUT = "wse.client.rp.timeout"
@@ -94,7 +97,11 @@ class ErrorCode(_Name):
 
 
 class Reason(_Name):
-    """Close reasons of WIRE.md section 5, and those this library adds."""
+    """Why a connection was closed: what ``closed``, ``left`` and ``disconnected`` tell.
+
+    First the reasons that all ends of the wire share (WIRE.md 5), then those this library adds.
+    A server may close with any other text.
+    """
 
     BY_CLIENT = "wse.by-client"
     BY_SERVER = "wse.by-server"
@@ -113,7 +120,11 @@ class Reason(_Name):
 
 
 class Status(_Name):
-    """What a client is doing (WIRE.md section 7)."""
+    """What a client is doing (WIRE.md 7).
+
+    IDLE: not connected yet. CONNECTING: on its way for the first time. READY: let in. OFFLINE:
+    closed, refused or lost, and not coming back by itself. RE_CONNECTING: lost, and coming back.
+    """
 
     IDLE = "IDLE"
     CONNECTING = "CONNECTING"
