@@ -169,6 +169,9 @@ class _ClientLink(Link):
         super()._odd_stamp(type, payload, stamp)
 
     def _deliver(self, type: Any, payload: Any) -> None:
+        if self._client.legacy and str(type).startswith(self._endpoint.legacy_prefix):
+            self.pending.reject(type, None)  # an error answer that lacks its error (WIRE.md 6)
+            return
         inbox = self._client._inbox
         if type in self._endpoint.channel:
             inbox.offer(Message(type, payload), keep=False)
