@@ -17,7 +17,7 @@ RESERVED_PREFIX = "~wse:"
 
 
 class Message(NamedTuple):
-    """A message as ``receive`` hands it out."""
+    """A message as ``receive`` hands it out: ``message.type`` and ``message.payload``."""
 
     type: Any
     payload: Any
