@@ -463,6 +463,11 @@ class AsyncWseClient:
         while self._sockets:
             await self._wait_for_change()
 
+    def abort(self) -> None:
+        """Cut the sockets of what `close` did not end."""
+        for link in tuple(self._sockets):
+            link.abort()
+
     def drop(self, reason: str = Reason.BY_CLIENT) -> None:
         """Close with 1000 and ``reason`` without waiting for the socket."""
         self._stop(NORMAL, reason)
@@ -559,7 +564,12 @@ class AsyncWseClient:
         self.link = link
         self._sockets.add(link)
         subprotocol = ws.selected_subprotocol
-        link.attach(await self._choose_transport(ws, link))
+        try:
+            transport = await self._choose_transport(ws, link)
+        except BaseException:
+            self._sockets.discard(link)  # or close() would wait for it
+            raise
+        link.attach(transport)
         self._emit(self.when.connected)
         if subprotocol != self.endpoint.protocol.name:
             link.close(NORMAL, Reason.PROTOCOL_ERR)

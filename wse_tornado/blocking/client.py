@@ -240,6 +240,10 @@ class WseClient:
             )
         except ConnectionNotReady:
             pass  # the loop has ended, and the sockets with it
+        except BaseException:
+            # Ctrl-C does not wait for the peer, and no socket may outlive its loop.
+            self._loop.post(self._core.abort)
+            raise
         finally:
             with self._life:
                 if not self._held:  # nobody has begun anew meanwhile
