@@ -404,9 +404,15 @@ class WseClient:
         self._loop.check_process()
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
+        settled = False
+
         def settle(result: Any, error: BaseException | None) -> None:  # on the loop thread
-            if future.done() or not future.set_running_or_notify_cancel():
+            nonlocal settled
+            if settled:
                 return
+            settled = True
+            if not future.set_running_or_notify_cancel():
+                return  # cancelled; until it is told so, `wait` and `as_completed` do not see it
             if error is not None:
                 future.set_exception(error)
             else:
@@ -426,9 +432,14 @@ class WseClient:
             self._loop.untrack(ending)
             raise
 
+        def forget() -> None:
+            self._forget(stamp)
+            settle(None, None)
+
         def tidy(_future: concurrent.futures.Future[Any]) -> None:
             self._loop.untrack(ending)
-            self._loop.post(self._forget, stamp)
+            if not self._loop.post(forget):
+                settle(None, None)
 
         future.add_done_callback(tidy)
         self._loop.post(arm)
