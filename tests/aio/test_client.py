@@ -908,7 +908,7 @@ async def test_a_server_that_is_not_up_yet_is_tried_until_the_time_is_over() -> 
     port = sock.getsockname()[1]
     sock.close()
     client = client_of(f"ws://127.0.0.1:{port}", reconnect=QUICK)
-    with pytest.raises(ConnectionFailed, match="cannot reach"):
+    with pytest.raises((ConnectionFailed, ConnectTimeout)):  # the last attempt may be cut short
         await client.connect("alice", timeout=0.3)
     connecting = asyncio.ensure_future(client.connect("alice"))
     await asyncio.sleep(0.1)
@@ -1196,7 +1196,8 @@ async def test_a_server_that_goes_silent_is_left_with_1006() -> None:
         let_go.wait(seconds(20))
 
     with RawServer(script) as server:
-        client = client_of(server.url, limits=Limits(heartbeat=0.1, heartbeat_timeout=0.1))
+        limits = Limits(heartbeat=seconds(0.1), heartbeat_timeout=seconds(0.1))
+        client = client_of(server.url, limits=limits)
         events = record_client(client)
         await client.connect("alice")
         code, reason = await events.wait("closed")

@@ -107,7 +107,7 @@ class AsyncWseServer:
             raise TypeError(f"conn_per_user is a number of devices, not {conn_per_user!r}")
         if conn_per_user < 1:
             raise ValueError(f"conn_per_user must be at least 1, not {conn_per_user!r}")
-        if linger < 0:
+        if not linger >= 0:
             raise ValueError(f"linger must not be below 0 seconds, not {linger!r}")
         inline = _dispatcher is None
         self.endpoint = Endpoint(
