@@ -32,7 +32,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["wse_tornado", "wse_tornado.*"]),
-    package_data={"wse_tornado": ["py.typed"]},
+    package_data={"wse_tornado": ["py.typed", "static/wse.js"]},
     python_requires=">=3.10",
     install_requires=["tornado>=6.5"],
     extras_require={

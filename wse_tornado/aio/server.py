@@ -34,6 +34,7 @@ from .link import (
     log_error,
     log_failure,
 )
+from .script import ScriptHandler, script_path
 
 __all__ = ["AsyncWseServer", "ServerSignals"]
 
@@ -276,10 +277,19 @@ class AsyncWseServer:
     def routes(self, path: str) -> list[URLSpec]:
         """Rules for a ``tornado.web.Application``; several servers can share one.
 
+        They serve the socket at ``path``, and the module for pages one level below:
+        ``import { WseClient } from "/ws/wse.js"`` where ``path`` is ``/ws``.
+
         Args:
-            path: A regular expression, as Tornado's routes are.
+            path: A regular expression, as Tornado's routes are. With groups in it, such as
+                ``/rooms/(\\w+)``, the module is below each path that fits
+                (``/rooms/kitchen/wse.js``); the groups reach ``auth.handler.path_args`` as ever.
+                No socket is at a path that ends in ``/wse.js``.
         """
-        return [URLSpec(path, WseHandler, {"server": self})]
+        return [
+            URLSpec(script_path(path), ScriptHandler),
+            URLSpec(path, WseHandler, {"server": self}),
+        ]
 
     def listen(
         self,

@@ -225,7 +225,8 @@ class WseServer:
         identify: ``identify(auth)`` decides who a client is: it calls ``auth.accept(cid)`` or
             ``auth.refuse()``, or returns the client id. It may block.
         host: A name or an address to bind; None or "" binds all.
-        path: Where it answers, a regular expression; everywhere by default.
+        path: Where it answers, a regular expression; everywhere by default. The module for pages
+            is one level below it: ``/wse.js`` by default.
         conn_per_user: Devices one user may have; a further one pushes out the oldest.
         protocol: How messages are written; `JsonProtocol` by default.
         timeout: Seconds a call waits for its answer by default.
