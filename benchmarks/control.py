@@ -19,7 +19,7 @@ from typing import Any
 from .cores import raise_file_limit
 
 Command = Callable[..., Any]
-SECONDS = 60
+SECONDS = 20  # for what is called on the loop
 
 
 def cpu_seconds() -> float:

@@ -14,7 +14,7 @@ from .cores import pin
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
 
 
 class ProcessFailed(Exception):

@@ -17,8 +17,9 @@ from ..wire import CLOSE, PING, PONG, TEXT, read_frame, server_frame
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 WELCOME = server_frame('["~wse:welcome",{"message":"Welcome!"},null]')
+# An Engine.IO client gives up where the announced pings do not come; none are due within a run.
 GREETING = server_frame(
-    '0{"sid":"light","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}'
+    '0{"sid":"light","upgrades":[],"pingInterval":900000,"pingTimeout":900000,"maxPayload":1000000}'
 )
 ADMITTED = server_frame('40{"sid":"light"}')
 SOCKET_IO_CALL = re.compile(rb"42(\d+)")
