@@ -204,6 +204,16 @@ async def test_a_stranger_that_says_nothing_ends_with_the_auth_timeout() -> None
         assert await asyncio.to_thread(peer.wait_closed) == (1013, Reason.AUTH_TIMEOUT)
 
 
+async def test_who_never_finishes_the_http_request_ends_with_the_auth_timeout() -> None:
+    async with listening(limits=Limits(auth_timeout=0.1)) as server:
+        for said in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(said)
+            assert await asyncio.wait_for(reader.read(), seconds(10)) == b""
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_a_verdict_after_the_client_has_gone_makes_no_ghost() -> None:
     asked: asyncio.Queue[Any] = asyncio.Queue()
     async with listening(asked.put_nowait) as server:

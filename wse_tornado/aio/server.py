@@ -336,6 +336,8 @@ class AsyncWseServer:
             Application(self.routes(path), log_function=lambda _handler: None),
             ssl_options=ssl_options,
             xheaders=xheaders,
+            # For the request of the handshake; Tornado would wait for an hour.
+            idle_connection_timeout=self.endpoint.limits.auth_timeout,
         )
         http.add_sockets(sockets)
         self._http_servers.append(http)
