@@ -33,7 +33,6 @@ from ..limits import Limits
 from ..protocol import Message, Protocol, check_protocol, encode
 from ..rpc import check_rpc_name
 from ..transport.bare import BareTransport, take_idle_socket
-from ..transport.base import Transport
 from ..transport.resolver import DaemonResolver
 from ..transport.tornado_ws import TornadoClientTransport
 from .dispatch import Dispatcher, Lane, LoopDispatcher
@@ -460,7 +459,8 @@ class AsyncWseClient:
         may connect again.
         """
         self._stop(code, reason)
-        while self._sockets:
+        closing = frozenset(self._sockets)  # not those of a connect() that comes later
+        while closing & self._sockets:
             await self._wait_for_change()
 
     def abort(self) -> None:
@@ -582,10 +582,8 @@ class AsyncWseClient:
         await link.welcomed
         return link
 
-    async def _choose_transport(
-        self, ws: WebSocketClientConnection, link: _ClientLink
-    ) -> Transport:
-        """A bare socket where nothing but TCP is below the frames, and nothing has come yet."""
+    async def _attach(self, ws: WebSocketClientConnection, link: _ClientLink) -> None:
+        """Give the link a bare socket where nothing but TCP is below the frames, and nothing has come yet."""
         endpoint = self.endpoint
         protocol = ws.protocol
         sock = None
@@ -599,7 +597,8 @@ class AsyncWseClient:
         ):
             sock = take_idle_socket(protocol.stream)
         if sock is None:
-            return TornadoClientTransport(ws, link, endpoint.limits.close_timeout)
+            link.attach(TornadoClientTransport(ws, link, endpoint.limits.close_timeout))
+            return
         ws.close()  # Tornado's part is over
         transport = BareTransport(
             sock,
@@ -610,12 +609,13 @@ class AsyncWseClient:
             batch=endpoint.dispatcher.batch,
             shared=not self._inline,
         )
+        link.attach(transport)  # before the socket is read
         try:
             await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
         except BaseException:
             sock.close()
+            link.connection_lost(ABNORMAL, "")
             raise
-        return transport
 
     async def _ask(self, value: Any) -> Any:
         """The value, or what the function that stands for it returns."""
