@@ -21,7 +21,7 @@ from typing import Any
 from .cores import raise_file_limit
 from .wire import GOODBYE, Wire, read_frame
 
-PATIENCE = 15.0  # seconds without any answer after which a server counts as stuck
+PATIENCE = 8.0  # seconds without any answer after which a server counts as stuck
 CHUNK = bytearray(1 << 20)
 clock = time.perf_counter
 
