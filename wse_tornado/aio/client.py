@@ -565,11 +565,10 @@ class AsyncWseClient:
         self._sockets.add(link)
         subprotocol = ws.selected_subprotocol
         try:
-            transport = await self._choose_transport(ws, link)
+            await self._attach(ws, link)
         except BaseException:
             self._sockets.discard(link)  # or close() would wait for it
             raise
-        link.attach(transport)
         self._emit(self.when.connected)
         if subprotocol != self.endpoint.protocol.name:
             link.close(NORMAL, Reason.PROTOCOL_ERR)
@@ -583,7 +582,8 @@ class AsyncWseClient:
         return link
 
     async def _attach(self, ws: WebSocketClientConnection, link: _ClientLink) -> None:
-        """Give the link a bare socket where nothing but TCP is below the frames, and nothing has come yet."""
+        """Give the link its transport: a bare socket where nothing but TCP is below the frames
+        and nothing has come yet, else Tornado's."""
         endpoint = self.endpoint
         protocol = ws.protocol
         sock = None

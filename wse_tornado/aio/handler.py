@@ -99,16 +99,16 @@ class WseHandler(WebSocketHandler):
             max_message_size=endpoint.limits.max_message_size,
             close_timeout=endpoint.limits.close_timeout,
             batch=endpoint.dispatcher.batch,
+            early=early,
         )
+        # Before the socket is read: its first message may come before the next line is reached.
+        conn.attach(transport)
         try:
             await loop.connect_accepted_socket(lambda: transport, sock)
         except OSError:  # gone already
             sock.close()
             conn.connection_lost(ABNORMAL, "")
             return
-        conn.attach(transport)
-        if early:
-            transport.data_received(early)
         await transport.finished
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:

@@ -93,6 +93,7 @@ class BareTransport(asyncio.Protocol, Transport):
         close_timeout: Seconds the peer has to answer a close frame.
         batch: Gathers the writes of one turn of the loop.
         shared: Whether other threads write, too (see `send_from_thread`).
+        early: What had been read from the socket before.
     """
 
     __slots__ = (
@@ -102,6 +103,7 @@ class BareTransport(asyncio.Protocol, Transport):
         "_closing",
         "_congested",
         "_cutter",
+        "_early",
         "_held_events",
         "_is_client",
         "_lock",
@@ -111,6 +113,7 @@ class BareTransport(asyncio.Protocol, Transport):
         "_out_size",
         "_parser",
         "_paused",
+        "_pong_waits",
         "_said_close",
         "_sock",
         "_socket_transport",
@@ -129,6 +132,7 @@ class BareTransport(asyncio.Protocol, Transport):
         close_timeout: float,
         batch: WriteBatch,
         shared: bool = False,
+        early: bytes = b"",
     ) -> None:
         self.bytes_in = self.bytes_out = 0
         self._sock = sock
@@ -148,6 +152,8 @@ class BareTransport(asyncio.Protocol, Transport):
         self._closing = False  # no message goes out or comes in any more
         self._said_close = False
         self._broken = False  # a write failed
+        self._early = early
+        self._pong_waits: bytes | None = None
         self._lost = False
         self._verdict: tuple[int, str] | None = None
         self._cutter: asyncio.TimerHandle | None = None
@@ -160,6 +166,11 @@ class BareTransport(asyncio.Protocol, Transport):
         self._socket_transport = cast(asyncio.Transport, transport)
         # Any leftover counts as congestion, so that nothing can overtake it.
         self._socket_transport.set_write_buffer_limits(high=0)
+        if self._closing:  # somebody was quicker
+            self._socket_transport.abort()
+        elif self._early:
+            self.data_received(self._early)
+            self._early = b""
 
     def data_received(self, data: bytes) -> None:
         """One chunk, any number of frames."""
@@ -195,8 +206,7 @@ class BareTransport(asyncio.Protocol, Transport):
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
             self.receiver.sign_of_life()
-            if not self._said_close:
-                self._write(self._frame(PONG, payload))
+            self._pong(payload)
         elif opcode == PONG:
             self.receiver.pong_received(payload)
         else:
@@ -213,6 +223,16 @@ class BareTransport(asyncio.Protocol, Transport):
                 self._write(self._frame(CLOSE, payload[:2]))
             self._close_socket()
 
+    def _pong(self, payload: bytes) -> None:
+        """Answer a ping; of pings that a slow reader has not let us answer, the last
+        (RFC 6455 5.5.3), so that a flood of them does not fill the memory."""
+        if self._said_close:
+            return
+        if self._congested:
+            self._pong_waits = payload
+        else:
+            self._write(self._frame(PONG, payload))
+
     def eof_received(self) -> bool:
         """The peer will send nothing more."""
         return False  # let asyncio close
@@ -224,6 +244,9 @@ class BareTransport(asyncio.Protocol, Transport):
     def resume_writing(self) -> None:
         """asyncio has written everything."""
         self._congested = False
+        payload, self._pong_waits = self._pong_waits, None
+        if payload is not None:
+            self._pong(payload)
         self.receiver.send_buffer_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
