@@ -74,6 +74,10 @@ class Procedures(Mapping[str, Handler]):
                     f"no procedure named {name!r} is registered",
                 )
 
+    def find(self, name: Any) -> Handler | None:
+        """The procedure of that name, if there is one; for each incoming call."""
+        return self._by_name.get(name)
+
     def __getitem__(self, name: str) -> Handler:
         return self._by_name[name]
 

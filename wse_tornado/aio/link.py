@@ -267,7 +267,7 @@ class Link(ABC):
     def _serve(self, name: Any, payload: Any, stamp: str) -> None:
         endpoint = self._endpoint
         legacy = stamp.startswith(endpoint.legacy_prefix)
-        procedure = endpoint.procedures.get(name) if isinstance(name, str) else None
+        procedure = endpoint.procedures.find(name)
         if procedure is None:
             if isinstance(name, str) and name.startswith(RESERVED_PREFIX):
                 self._violation(f"a call of {name!r}, which belongs to the library")

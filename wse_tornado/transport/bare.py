@@ -275,7 +275,8 @@ class BareTransport(asyncio.Protocol, Transport):
 
     def send(self, payload: bytes, binary: bool) -> None:
         if not self._closing:
-            self._write(self._frame(BINARY if binary else TEXT, payload))
+            mask = _masker() if self._is_client else None
+            self._write(encode_frame(BINARY if binary else TEXT, payload, mask))
 
     def send_shared(self, message: SharedMessage) -> None:
         if self._closing:
