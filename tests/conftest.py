@@ -9,6 +9,9 @@ import pytest
 from .support import FLAVOURS, open_sockets, seconds
 from .support.leaks import library_threads, stacks, wait_until
 
+# A browser is started in one environment only: tox -e browser.
+collect_ignore = [] if os.environ.get("WSE_TEST_BROWSER") else ["browser"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Scale the time limit of every test with WSE_TEST_TIMESCALE."""
