@@ -33,14 +33,18 @@ def test_a_bound_that_makes_no_sense_is_refused(name: str, value: object) -> Non
         Limits(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "heartbeat"])
+MAY_BE_OFF = ["heartbeat", "message_rate"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in MAY_BE_OFF])
 def test_zero_is_no_bound(name: str) -> None:
     with pytest.raises(ValueError, match="above 0"):
         Limits(**{name: 0})
 
 
-def test_a_heartbeat_of_zero_turns_it_off() -> None:
-    assert Limits(heartbeat=0).heartbeat == 0
+@pytest.mark.parametrize("name", MAY_BE_OFF)
+def test_zero_turns_off_what_may_be_off(name: str) -> None:
+    assert getattr(Limits(**{name: 0}), name) == 0
 
 
 def test_limits_cannot_be_changed_afterwards() -> None:

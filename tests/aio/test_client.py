@@ -1,6 +1,7 @@
 """AsyncWseClient over real sockets: connecting, errors, signals, receiving, coming back."""
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -769,6 +770,19 @@ async def test_close_ends_a_connect_that_is_under_way() -> None:
         with pytest.raises(ConnectionFailed, match="closed while it was connecting"):
             await connecting
         assert client.status is Status.OFFLINE
+
+
+async def test_closing_in_the_very_turn_in_which_an_attempt_fails_loses_no_exception() -> None:
+    for turns in range(12):
+        client = client_of("ws://127.0.0.1:9")
+        connecting = asyncio.ensure_future(client.connect(lambda: 1 / 0))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises((ConnectionFailed, asyncio.CancelledError)):
+            connecting.cancel()
+            await connecting
+    gc.collect()  # an exception that nobody took would be told now
 
 
 async def test_cancelling_a_connect_leaves_the_client_offline() -> None:

@@ -536,6 +536,7 @@ class AsyncWseClient:
         """One try: socket, introduction, challenge, welcome."""
         loop = asyncio.get_running_loop()
         work = loop.create_task(self._get_in(deadline))
+        work.add_done_callback(_retrieve)  # it may fail in the very turn that cancels this
         try:
             await asyncio.wait({work}, timeout=max(0.0, deadline - loop.time()))
             if work.done():
