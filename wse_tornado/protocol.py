@@ -116,6 +116,8 @@ def encode(protocol: Protocol, type: Any, payload: Any, stamp: Any = None) -> tu
     """
     try:
         packed = protocol.pack(type, payload, stamp)
+        if packed.__class__ is str:
+            return packed.encode("utf-8"), False
         if isinstance(packed, str):
             return packed.encode("utf-8"), False
         if isinstance(packed, (bytes, bytearray, memoryview)):

@@ -32,7 +32,7 @@ from ..events import Channel, Handler, Signal, check_handler, check_user_type
 from ..limits import Limits
 from ..protocol import Message, Protocol, check_protocol, encode
 from ..rpc import check_rpc_name
-from ..transport.bare import BareTransport, take_idle_socket
+from ..transport.bare import bare_transport, take_idle_socket
 from ..transport.resolver import DaemonResolver
 from ..transport.tornado_ws import TornadoClientTransport
 from .dispatch import Dispatcher, Lane, LoopDispatcher
@@ -601,13 +601,13 @@ class AsyncWseClient:
             link.attach(TornadoClientTransport(ws, link, endpoint.limits.close_timeout))
             return
         ws.close()  # Tornado's part is over
-        transport = BareTransport(
+        transport = bare_transport(
             sock,
             link,
             is_client=True,
             max_message_size=endpoint.limits.max_message_size,
             close_timeout=endpoint.limits.close_timeout,
-            batch=endpoint.dispatcher.batch,
+            io=endpoint.dispatcher.io,
             shared=not self._inline,
         )
         link.attach(transport)  # before the socket is read

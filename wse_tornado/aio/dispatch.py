@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from ..events import Handler
-from ..transport.base import WriteBatch
+from ..transport.base import LoopIO
 
 __all__ = ["Dispatcher", "Done", "Lane", "LoopDispatcher", "LoopLane", "is_awaitable"]
 
@@ -58,10 +58,10 @@ class Dispatcher(ABC):
     """Makes lanes, and runs what needs no order.
 
     Attributes:
-        batch: Gathers the writes of one turn of the loop.
+        io: What the sockets of the loop share.
     """
 
-    batch: WriteBatch
+    io: LoopIO
 
     @abstractmethod
     def lane(self, on_error: OnError) -> Lane:
@@ -220,7 +220,7 @@ class LoopDispatcher(Dispatcher):
     """Everything on the loop."""
 
     def __init__(self) -> None:
-        self.batch = WriteBatch()
+        self.io = LoopIO()
         self._tasks = TaskSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._early: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tornado.websocket import WebSocketHandler
 
 from ..errors import Reason
-from ..transport.bare import BareTransport, take_socket
+from ..transport.bare import bare_transport, take_socket
 from ..transport.tornado_ws import TornadoServerTransport
 from .connection import Connection
 from .link import ABNORMAL, NORMAL
@@ -92,13 +92,13 @@ class WseHandler(WebSocketHandler):
     async def _run_bare(self, conn: Connection, sock: socket.socket, early: bytes) -> None:
         endpoint = self._server.endpoint
         loop = asyncio.get_running_loop()
-        transport = BareTransport(
+        transport = bare_transport(
             sock,
             conn,
             is_client=False,
             max_message_size=endpoint.limits.max_message_size,
             close_timeout=endpoint.limits.close_timeout,
-            batch=endpoint.dispatcher.batch,
+            io=endpoint.dispatcher.io,
             early=early,
         )
         # Before the socket is read: its first message may come before the next line is reached.

@@ -356,8 +356,7 @@ class Link(ABC):
         transport = self._transport
         if self.ended is not None or transport is None:
             return False
-        buffered = transport.buffered
-        if buffered and buffered + len(data) > self._send_limit:
+        if transport.congested and transport.buffered + len(data) > self._send_limit:
             return self._send_buffer_full()
         self._counters.messages_out += 1
         transport.send(data, binary)
@@ -368,8 +367,7 @@ class Link(ABC):
         transport = self._transport
         if self.ended is not None or transport is None:
             return False
-        buffered = transport.buffered
-        if buffered and buffered + len(message.payload) > self._send_limit:
+        if transport.congested and transport.buffered + len(message.payload) > self._send_limit:
             return self._send_buffer_full()
         self._counters.messages_out += 1
         transport.send_shared(message)

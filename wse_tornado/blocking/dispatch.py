@@ -264,7 +264,7 @@ class ThreadDispatcher(Dispatcher):
 
     def __init__(self, loop: LoopThread, ordered: Runner, calls: Runner) -> None:
         self.loop = loop
-        self.batch = loop.batch
+        self.io = loop.io
         self.ordered = ordered
         self.calls = calls
         self._on_loop = LoopDispatcher()

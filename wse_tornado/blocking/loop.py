@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from tornado.ioloop import IOLoop
 
 from ..errors import ConnectionNotReady, WaitTimeout, WrongThread
-from ..transport.base import WriteBatch
+from ..transport.base import LoopIO
 
 __all__ = ["Deadline", "LoopThread", "Wait"]
 
@@ -174,7 +174,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._posts: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._scheduled = False
-        self.batch = WriteBatch()  # writes of one turn leave together
+        self.io = LoopIO()  # writes of one turn leave together
         self._open = False
         self._waits: set[Settles] = set()
         self._goodbyes: set[Callable[[], Coroutine[Any, Any, None]]] = set()
@@ -389,8 +389,8 @@ class LoopThread:
         # First the flag: what is appended from here on schedules a drain of its own.
         self._scheduled = False
         posts = self._posts
-        batch = self.batch
-        batch.depth += 1
+        io = self.io
+        io.depth += 1
         try:
             for _ in range(len(posts)):
                 fn, args = posts.popleft()
@@ -399,9 +399,9 @@ class LoopThread:
                 except Exception:
                     logger.exception("a call posted to the loop thread failed")
         finally:
-            batch.depth -= 1
-            if not batch.depth:
-                batch.flush()
+            io.depth -= 1
+            if not io.depth:
+                io.flush()
 
     def run(
         self,

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections import deque
 from typing import cast
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from .base import Receiver, SharedMessage, Transport, WriteBatch, cut_reason
+from .base import LoopIO, Receiver, SharedMessage, Transport, cut_reason
 from .frames import (
     BINARY,
     CLOSE,
@@ -31,7 +30,7 @@ from .frames import (
     parse_close,
 )
 
-__all__ = ["BareTransport", "take_idle_socket", "take_socket"]
+__all__ = ["BareTransport", "bare_transport", "take_idle_socket", "take_socket"]
 
 ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
 FLUSH_SIZE = 65536  # bytes gathered in a batch before they are written all the same
@@ -82,8 +81,8 @@ def _retrieve(future: asyncio.Future[bytes]) -> None:
         future.exception()
 
 
-class BareTransport(asyncio.Protocol, Transport):
-    """A WebSocket on a plain socket.
+class BareTransport(Transport):
+    """A WebSocket on a plain socket; make one with `bare_transport`.
 
     Args:
         sock: The connected socket; asyncio reads it, this class writes it.
@@ -91,20 +90,19 @@ class BareTransport(asyncio.Protocol, Transport):
         is_client: Whether this end masks.
         max_message_size: Bytes of the largest message.
         close_timeout: Seconds the peer has to answer a close frame.
-        batch: Gathers the writes of one turn of the loop.
+        io: What the sockets of the loop share.
         shared: Whether other threads write, too (see `send_from_thread`).
         early: What had been read from the socket before.
     """
 
     __slots__ = (
-        "_batch",
         "_broken",
         "_close_timeout",
         "_closing",
-        "_congested",
         "_cutter",
         "_early",
         "_held_events",
+        "_io",
         "_is_client",
         "_lock",
         "_loop",
@@ -130,25 +128,25 @@ class BareTransport(asyncio.Protocol, Transport):
         is_client: bool,
         max_message_size: int,
         close_timeout: float,
-        batch: WriteBatch,
+        io: LoopIO,
         shared: bool = False,
         early: bytes = b"",
     ) -> None:
         self.bytes_in = self.bytes_out = 0
+        self.congested = False  # asyncio's buffer holds something
         self._sock = sock
         self.receiver = receiver
         self._is_client = is_client
         self._parser = FrameParser(masked=not is_client, max_message_size=max_message_size)
         self._close_timeout = close_timeout
-        self._batch = batch
+        self._io = io
         self._lock = threading.Lock() if shared else None
         self._loop = asyncio.get_running_loop()
         self._socket_transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_size = 0
-        self._congested = False  # asyncio's buffer holds something
         self._paused = False
-        self._held_events: deque[Event] | None = None
+        self._held_events: list[Event] | None = None
         self._closing = False  # no message goes out or comes in any more
         self._said_close = False
         self._broken = False  # a write failed
@@ -166,11 +164,12 @@ class BareTransport(asyncio.Protocol, Transport):
         self._socket_transport = cast(asyncio.Transport, transport)
         # Any leftover counts as congestion, so that nothing can overtake it.
         self._socket_transport.set_write_buffer_limits(high=0)
+        self.flush()
         if self._closing:  # somebody was quicker
-            self._socket_transport.abort()
+            self._close_socket()
         elif self._early:
-            self.data_received(self._early)
-            self._early = b""
+            early, self._early = self._early, b""
+            self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
         """One chunk, any number of frames."""
@@ -184,24 +183,25 @@ class BareTransport(asyncio.Protocol, Transport):
         if parser.error is not None and not self._held_events:
             self._fail(parser.error)
 
-    def _handle(self, events: list[Event] | deque[Event]) -> None:
-        batch = self._batch
-        batch.depth += 1
+    def _handle(self, events: list[Event]) -> None:
+        io = self._io
+        io.depth += 1
+        done = 0
         try:
             message_received = self.receiver.message_received
-            for index, (opcode, payload) in enumerate(events):
+            for opcode, payload in events:
                 if self._paused and not self._closing:
-                    self._held_events = deque(list(events)[index:])
+                    self._held_events = events[done:]
                     return
-                if opcode <= BINARY:
-                    if not self._closing:
-                        message_received(payload)
-                else:
+                done += 1
+                if opcode > BINARY:
                     self._control(opcode, cast(bytes, payload))
+                elif not self._closing:
+                    message_received(payload)
         finally:
-            batch.depth -= 1
-            if not batch.depth:
-                batch.flush()
+            io.depth -= 1
+            if not io.depth and io.dirty:
+                io.flush()
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
@@ -228,7 +228,7 @@ class BareTransport(asyncio.Protocol, Transport):
         (RFC 6455 5.5.3), so that a flood of them does not fill the memory."""
         if self._said_close:
             return
-        if self._congested:
+        if self.congested:
             self._pong_waits = payload
         else:
             self._write(self._frame(PONG, payload))
@@ -239,11 +239,11 @@ class BareTransport(asyncio.Protocol, Transport):
 
     def pause_writing(self) -> None:
         """asyncio could not write everything."""
-        self._congested = True
+        self.congested = True
 
     def resume_writing(self) -> None:
         """asyncio has written everything."""
-        self._congested = False
+        self.congested = False
         payload, self._pong_waits = self._pong_waits, None
         if payload is not None:
             self._pong(payload)
@@ -269,7 +269,7 @@ class BareTransport(asyncio.Protocol, Transport):
     @property
     def buffered(self) -> int:
         transport = self._socket_transport
-        if not self._congested or transport is None:
+        if not self.congested or transport is None:
             return 0
         return transport.get_write_buffer_size() + self._out_size
 
@@ -298,7 +298,7 @@ class BareTransport(asyncio.Protocol, Transport):
             return False
         frame = self._frame(BINARY if binary else TEXT, payload)
         with lock:
-            if self._closing or self._congested or self._out or self._broken:
+            if self._closing or self.congested or self._out or self._broken:
                 return False
             try:
                 sent = self._sock.send(frame)
@@ -370,9 +370,9 @@ class BareTransport(asyncio.Protocol, Transport):
     def _write(self, frame: bytes) -> None:
         """Write now, or at the end of the batch. Loop thread only."""
         self.bytes_out += len(frame)
-        if self._batch.depth:
+        if self._io.depth:
             if not self._out:
-                self._batch.dirty.append(self)
+                self._io.dirty.append(self)
             self._out.append(frame)
             self._out_size += len(frame)
             if self._out_size >= FLUSH_SIZE:
@@ -395,7 +395,7 @@ class BareTransport(asyncio.Protocol, Transport):
 
     def _flush(self) -> None:
         out = self._out
-        if not out:
+        if not out or self._socket_transport is None:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
@@ -406,7 +406,7 @@ class BareTransport(asyncio.Protocol, Transport):
         transport = self._socket_transport
         if self._broken or self._lost or transport is None:
             return
-        if not self._congested:
+        if not self.congested:
             try:
                 sent = self._sock.send(data)
             except (BlockingIOError, InterruptedError):
@@ -439,3 +439,48 @@ class BareTransport(asyncio.Protocol, Transport):
             self._said_close = True
             self._write(self._frame(CLOSE, close_payload(error.code, error.reason)))
         self._close_socket()
+
+
+class _ChunkTransport(BareTransport, asyncio.Protocol):
+    """For loops that make each chunk themselves, as uvloop does well."""
+
+    __slots__ = ()
+
+
+class _BufferTransport(BareTransport, asyncio.BufferedProtocol):
+    """For asyncio's own loops, which would allocate 256 KiB anew for every read."""
+
+    __slots__ = ()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to read to."""
+        return self._io.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much has been read."""
+        self.data_received(bytes(self._io.read_buffer[:nbytes]))
+
+
+def bare_transport(
+    sock: socket.socket,
+    receiver: Receiver,
+    *,
+    is_client: bool,
+    max_message_size: int,
+    close_timeout: float,
+    io: LoopIO,
+    shared: bool = False,
+    early: bytes = b"",
+) -> _ChunkTransport | _BufferTransport:
+    """The `BareTransport` that fits the running loop; see there."""
+    buffers = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+    return (_BufferTransport if buffers else _ChunkTransport)(
+        sock,
+        receiver,
+        is_client=is_client,
+        max_message_size=max_message_size,
+        close_timeout=close_timeout,
+        io=io,
+        shared=shared,
+        early=early,
+    )

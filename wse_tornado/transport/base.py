@@ -10,8 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-__all__ = ["Receiver", "SharedMessage", "Transport", "WriteBatch", "cut_reason"]
+__all__ = ["LoopIO", "Receiver", "SharedMessage", "Transport", "cut_reason"]
 
+READ_SIZE = 256 * 1024
 MAX_REASON_BYTES = 123  # RFC 6455 5.5: a control frame holds 125 bytes, two are the close code
 
 
@@ -52,17 +53,27 @@ class Flushable(Protocol):
         """Write it."""
 
 
-class WriteBatch:
-    """Gathers the writes of one turn of a loop, so that each socket is written once.
+class LoopIO:
+    """What the sockets of one loop share.
 
-    Whoever runs handlers raises ``depth`` before, lowers it after, and flushes at zero.
+    It gathers the writes of one turn of the loop, so that each socket is written once: whoever
+    runs handlers raises ``depth`` before, lowers it after, and flushes at zero. And it has one
+    buffer that all sockets read into.
     """
 
-    __slots__ = ("depth", "dirty")
+    __slots__ = ("_read_buffer", "depth", "dirty")
 
     def __init__(self) -> None:
         self.depth = 0
         self.dirty: list[Flushable] = []
+        self._read_buffer: memoryview | None = None
+
+    @property
+    def read_buffer(self) -> memoryview:
+        """The buffer; what is in it must be copied before the next read."""
+        if self._read_buffer is None:
+            self._read_buffer = memoryview(bytearray(READ_SIZE))
+        return self._read_buffer
 
     def flush(self) -> None:
         """Write what every socket has gathered."""
@@ -78,12 +89,14 @@ class Transport(ABC):
     Attributes:
         bytes_in: Bytes received, frames included where the transport sees them.
         bytes_out: Bytes handed over to be sent, likewise.
+        congested: Whether anything handed over waits to be taken by the operating system.
     """
 
-    __slots__ = ("bytes_in", "bytes_out")
+    __slots__ = ("bytes_in", "bytes_out", "congested")
 
     bytes_in: int
     bytes_out: int
+    congested: bool
 
     @property
     @abstractmethod

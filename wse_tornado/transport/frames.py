@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 
 __all__ = [
     "BINARY",
@@ -36,6 +37,7 @@ TOO_BIG = 1009
 NO_STATUS = 1005
 
 MAX_CONTROL_PAYLOAD = 125
+LARGE = 65536
 
 _unpack_u16 = struct.Struct("!H").unpack_from
 _unpack_u64 = struct.Struct("!Q").unpack_from
@@ -43,16 +45,18 @@ _pack_u16 = struct.Struct("!BBH").pack
 _pack_u64 = struct.Struct("!BBQ").pack
 
 
-def _mask_in_python(mask: bytes, data: bytes) -> bytes:
+def _mask_in_python(mask: bytes, data: bytes | memoryview) -> bytes:
     size = len(data)
     pattern = (mask * (size // 4 + 1))[:size]
     return (int.from_bytes(data, "big") ^ int.from_bytes(pattern, "big")).to_bytes(size, "big")
 
 
 try:
-    from tornado.speedups import websocket_mask as mask_bytes
+    from tornado.speedups import websocket_mask
 except ImportError:  # Tornado was installed without its extension
-    mask_bytes = _mask_in_python
+    websocket_mask = _mask_in_python
+
+mask_bytes: Callable[[bytes, bytes | memoryview], bytes] = websocket_mask  # type: ignore[assignment]
 
 
 class FrameError(Exception):
@@ -161,7 +165,7 @@ class FrameParser:
         self._fragments: bytearray | None = None
         self.error: FrameError | None = None
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes | memoryview) -> list[Event]:
         """Take a chunk.
 
         Returns:
@@ -176,8 +180,9 @@ class FrameParser:
             held += data
             if len(held) < self._need:
                 return events
-            data = bytes(held)
             self._held = None
+            # Slices of a view copy nothing, but cost more than those of short bytes.
+            data = bytes(held) if len(held) < LARGE else memoryview(held).toreadonly()
         try:
             position = self._parse(data, events)
         except FrameError as exc:
@@ -188,7 +193,7 @@ class FrameParser:
             self._held = bytearray(data[position:] if position else data)
         return events
 
-    def _parse(self, data: bytes, events: list[Event]) -> int:
+    def _parse(self, data: bytes | memoryview, events: list[Event]) -> int:
         """Parse all whole frames; where the rest begins."""
         position = 0
         end = len(data)
@@ -231,16 +236,16 @@ class FrameParser:
                 return position
             payload = data[payload_start:stop]
             if mask_bit and size:
-                payload = mask_bytes(data[start:payload_start], payload)
+                payload = mask_bytes(bytes(data[start:payload_start]), payload)
             position = stop
             if first == 0x81:
                 if size > self._max:
                     raise FrameError(TOO_BIG, "message too big")
                 try:
-                    events.append((TEXT, payload.decode("utf-8")))
+                    events.append((TEXT, str(payload, "utf-8")))
                 except UnicodeDecodeError:
                     raise FrameError(INVALID_DATA, "a text message is not UTF-8") from None
-            elif not self._take(first, payload, events):
+            elif not self._take(first, bytes(payload), events):
                 return end
         if end - position:
             self._need = 2

@@ -42,6 +42,7 @@ class _TornadoTransport(Transport):
         close_timeout: float,
     ) -> None:
         self.bytes_in = self.bytes_out = 0
+        self.congested = False
         self._ws = ws
         self._stream = stream
         self.receiver = receiver
@@ -66,12 +67,14 @@ class _TornadoTransport(Transport):
             return
         size = len(payload)
         self._buffered += size
+        self.congested = True
         self.bytes_out += size
 
         def sent(future: asyncio.Future[None]) -> None:
             self._buffered -= size
             if not future.cancelled():
                 future.exception()  # a closed stream is told by connection_lost
+            self.congested = self._buffered > 0
             if not self._buffered and not self._lost:
                 self.receiver.send_buffer_drained()
 
