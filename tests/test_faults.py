@@ -13,6 +13,7 @@ from wse_tornado import (
     ErrorCode,
     Limits,
     NotAuthorized,
+    ReceiveTimeout,
     RpcDisconnected,
     RpcFailed,
     WseError,
@@ -299,19 +300,30 @@ def test_close_stops_a_reconnect(flavour: str) -> None:
 
 
 def test_close_stops_a_connect_that_tries_again_and_again(flavour: str) -> None:
-    asked: list[None] = []
+    asked: list[str] = []
+    target = "ws://127.0.0.1:1"
 
     def url() -> str:
-        asked.append(None)
-        return "ws://127.0.0.1:1"
+        asked.append(target)
+        return target
 
-    with use(flavour, url, reconnect=QUICK) as used:
+    def script(peer: RawPeer) -> None:
+        let_in(peer)
+        stay(peer)
+
+    with RawServer(script) as server, use(flavour, url, reconnect=QUICK) as used:
         welcome = beside(used.connect, "ann", timeout=seconds(30))
         wait_until(lambda: len(asked) > 2)
         used.close()
         with pytest.raises((ConnectionFailed, ConnectionNotReady)):
             outcome(welcome)
         assert str(used.client.status) == "OFFLINE"
+        target = server.url
+        used.connect("ann")
+        with pytest.raises(ReceiveTimeout):  # many times the longest back-off
+            used.do(used.client.receive, timeout=0.3)
+        assert asked.count(server.url) == 1
+        assert len(server.peers) == 1
 
 
 def test_accepting_a_dead_socket_leaves_no_ghost(flavour: str) -> None:
