@@ -44,7 +44,7 @@ def test_the_transport_is_the_one_asked_for(transport: str) -> None:
     kinds = {"auto": BareTransport, "tornado": TornadoServerTransport}
     with echo_server(transport) as served, get_in(served):
         (conn,) = served.core.connections.values()
-        assert type(conn._transport) is kinds[transport]
+        assert isinstance(conn._transport, kinds[transport])
 
 
 def test_a_fragmented_message_with_a_ping_inside(transport: str) -> None:

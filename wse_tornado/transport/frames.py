@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
 
 __all__ = [
     "BINARY",
@@ -45,18 +44,16 @@ _pack_u16 = struct.Struct("!BBH").pack
 _pack_u64 = struct.Struct("!BBQ").pack
 
 
-def _mask_in_python(mask: bytes, data: bytes | memoryview) -> bytes:
+def _mask_in_python(mask: bytes, data: bytes) -> bytes:
     size = len(data)
     pattern = (mask * (size // 4 + 1))[:size]
     return (int.from_bytes(data, "big") ^ int.from_bytes(pattern, "big")).to_bytes(size, "big")
 
 
 try:
-    from tornado.speedups import websocket_mask
+    from tornado.speedups import websocket_mask as mask_bytes
 except ImportError:  # Tornado was installed without its extension
-    websocket_mask = _mask_in_python
-
-mask_bytes: Callable[[bytes, bytes | memoryview], bytes] = websocket_mask  # type: ignore[assignment]
+    mask_bytes = _mask_in_python
 
 
 class FrameError(Exception):
@@ -236,7 +233,7 @@ class FrameParser:
                 return position
             payload = data[payload_start:stop]
             if mask_bit and size:
-                payload = mask_bytes(bytes(data[start:payload_start]), payload)
+                payload = mask_bytes(bytes(data[start:payload_start]), bytes(payload))
             position = stop
             if first == 0x81:
                 if size > self._max:
