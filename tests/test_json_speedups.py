@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wse_tornado import JsonProtocol, NotSerializable
-from wse_tornado.protocol import json_decoder, json_encoder
+from wse_tornado.protocol import json_encoder
 
 VALUES = st.recursive(
     st.none()
@@ -50,19 +50,19 @@ def reference(text: str) -> object:
 @given(value=VALUES)
 def test_what_json_writes_is_read_as_json_reads_it(value: object) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
-        assert outcome(json_decoder(), text) == outcome(reference, text)
+        assert outcome(JsonProtocol().decode, text) == outcome(reference, text)
 
 
 @settings(max_examples=500, deadline=None)
 @given(text=st.text(alphabet='[]{}:,"\\/0123456789.eE+-truefalsn ud8\x00\n\ufeff', max_size=24))
 def test_any_text_is_judged_as_json_judges_it(text: str) -> None:
-    assert outcome(json_decoder(), text) == outcome(reference, text)
+    assert outcome(JsonProtocol().decode, text) == outcome(reference, text)
 
 
 @settings(max_examples=200, deadline=None)
 @given(digits=st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?\Z"))
 def test_any_number_is_read_as_json_reads_it(digits: str) -> None:
-    assert outcome(json_decoder(), digits) == outcome(reference, digits)
+    assert outcome(JsonProtocol().decode, digits) == outcome(reference, digits)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_any_number_is_read_as_json_reads_it(digits: str) -> None:
     ],
 )
 def test_odd_texts_are_judged_as_json_judges_them(text: str) -> None:
-    assert outcome(json_decoder(), text) == outcome(reference, text)
+    assert outcome(JsonProtocol().decode, text) == outcome(reference, text)
 
 
 @settings(max_examples=300, deadline=None)

@@ -158,26 +158,21 @@ def json_encoder() -> Callable[[Any], str]:
 
 
 def json_decoder() -> Callable[[str], Any]:
-    """What reads JSON: the ``json`` module's decoder, helped by msgspec where that is installed.
+    """What reads JSON: the ``json`` module's decoder; NaN and the infinities are no JSON."""
+    return json.JSONDecoder(parse_constant=_refuse_constant).decode
 
-    msgspec is faster on short texts. Its results are those of ``json`` where it has one (with
-    numbers beyond 64 bits read by the hook), and what it refuses is left to ``json`` to judge.
+
+def fast_json_decoder() -> Callable[[str], Any] | None:
+    """msgspec's decoder, where it is installed; it is faster on short texts.
+
+    Where it has a result, that is the result of `json_decoder` (numbers beyond 64 bits are read
+    by the hook). What it refuses is for `json_decoder` to judge.
     """
-    reference = json.JSONDecoder(parse_constant=_refuse_constant).decode
     try:
         import msgspec
     except ImportError:
-        return reference
-    fast = msgspec.json.Decoder(float_hook=_number).decode
-
-    def decode(text: str) -> Any:
-        if len(text) <= SHORT_TEXT:
-            try:
-                return fast(text)
-            except (msgspec.DecodeError, ValueError):
-                pass
-        return reference(text)
-
+        return None
+    decode: Callable[[str], Any] = msgspec.json.Decoder(float_hook=_number).decode
     return decode
 
 
@@ -201,6 +196,7 @@ class JsonProtocol(Protocol):
     def __init__(self) -> None:
         self._encode = json_encoder()
         self._decode = json_decoder()
+        self._decode_fast = fast_json_decoder()
 
     def pack(self, type: Any, payload: Any = None, stamp: Any = None) -> str:
         """Write ``[type,payload,stamp]``.
@@ -232,6 +228,21 @@ class JsonProtocol(Protocol):
             return text.encode("utf-8", "backslashreplace").decode("utf-8")
         return text
 
+    def decode(self, text: str) -> Any:
+        """Read any JSON text.
+
+        Raises:
+            ValueError: It is not JSON.
+            RecursionError: It is nested too deeply.
+        """
+        fast = self._decode_fast
+        if fast is not None and len(text) <= SHORT_TEXT:
+            try:
+                return fast(text)
+            except ValueError:  # msgspec's errors are ValueErrors, too
+                pass
+        return self._decode(text)
+
     def unpack(self, data: str | bytes) -> tuple[Any, Any, Any]:
         """Read an array of one to three elements (more are ignored), text or UTF-8 bytes.
 
@@ -239,7 +250,7 @@ class JsonProtocol(Protocol):
             ValueError: It is not such an array, or not JSON.
             RecursionError: It is nested too deeply.
         """
-        message = self._decode(data if isinstance(data, str) else str(data, "utf-8"))
+        message = self.decode(data if isinstance(data, str) else str(data, "utf-8"))
         if type(message) is not list or not message:
             raise ValueError("a message is a JSON array of one to three elements")
         size = len(message)

@@ -98,9 +98,8 @@ class _ClientLink(Link):
         self.over = asyncio.Event()
         self.welcomed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    @property
-    def _leading_args(self) -> tuple[Any, ...]:
-        return ()
+    def _handler_args(self, payload: Any) -> tuple[Any, ...]:
+        return (payload,)
 
     def say_hi(self, identity: Any, meta: Any) -> None:
         """Introduce this client (WIRE.md 3)."""

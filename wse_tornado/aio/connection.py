@@ -204,9 +204,8 @@ class Connection(Link):
 
     # -- what happens to it
 
-    @property
-    def _leading_args(self) -> tuple[Any, ...]:
-        return (self.handle,)
+    def _handler_args(self, payload: Any) -> tuple[Any, ...]:
+        return (self.handle, payload)
 
     def _unheard(self, type: Any, payload: Any) -> None:
         self._server.ignored(self, type, payload)

@@ -144,10 +144,9 @@ class Link(ABC):
 
     # -- what the two ends add
 
-    @property
     @abstractmethod
-    def _leading_args(self) -> tuple[Any, ...]:
-        """What handlers get before the payload."""
+    def _handler_args(self, payload: Any) -> tuple[Any, ...]:
+        """What handlers and procedures are called with."""
 
     @abstractmethod
     def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
@@ -238,7 +237,7 @@ class Link(ABC):
             else:
                 self._unheard(type, payload)
             return
-        args = (*self._leading_args, payload)
+        args = self._handler_args(payload)
         lane = self.lane
         for handler in handlers:
             lane.post(handler, args)
@@ -282,7 +281,7 @@ class Link(ABC):
         self.serving += 1
         endpoint.dispatcher.beside(
             procedure,
-            (*self._leading_args, payload),
+            self._handler_args(payload),
             partial(self._answer, name, payload, stamp, legacy),
         )
 
