@@ -222,18 +222,33 @@ def test_an_old_thread_that_ends_slowly_does_not_hurt_the_new_one():
     loop.release()
 
 
-def test_system_exit_in_a_coroutine_does_not_end_the_loop():
-    async def leave(conn, payload):
-        raise SystemExit(3)
+async def leave_later(conn, payload):
+    await asyncio.sleep(0)
+    raise SystemExit(3)
 
+
+async def leave_at_once(conn, payload):
+    raise SystemExit(3)
+
+
+def leave_plainly(conn, payload):
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("leave", [leave_later, leave_at_once, leave_plainly])
+def test_system_exit_in_a_handler_does_not_end_the_loop(leave, inline):
     def setup(server):
-        server.register("leave", leave)
+        server.register("leave", leave, inline=inline)
+        server.channel.on("leave", leave, inline=inline)
         server.register("add", lambda conn, payload: payload + 1)
 
     with serve("blocking", setup=setup) as served, WseClient(served.url) as client:
         client.connect("a")
         with pytest.raises(RpcFailed):
             client.call("leave", timeout=seconds(5))
+        client.send("leave")
+        wait_until(lambda: ("error", "wse.handler-failed") in served.events)
         assert client.call("add", 1, timeout=seconds(5)) == 2
 
 

@@ -455,13 +455,15 @@ class WseClient:
         """Pack a call here, hand it to the loop, and return its stamp."""
         check_rpc_name(rp)
         core = self._core
-        what = f"call {rp!r}"
-        link = core.ready_link(what)
+        link = core.link
+        if link is None or not link.ready:
+            link = core.ready_link(f"call {rp!r}")
         call = link.prepare_call(rp, payload, legacy=core.legacy)
         # Nothing of this client on its way to the loop: straight to the socket, two turns of
         # threads fewer.
         if self._posted == 0 and link.begin_call_from_thread(call, settle):
             return call.stamp
+        what = f"call {rp!r}"
         size = len(call.data)
         if not self._reserve(size):
             self._wait_for_room(size, deadline, what)

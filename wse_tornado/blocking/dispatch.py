@@ -13,6 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ..aio.dispatch import Dispatcher, Done, Lane, LoopDispatcher, OnError, is_awaitable
@@ -122,7 +123,8 @@ class Workers(Runner):
             ).start()
         except RuntimeError:  # the system has no thread left, or the interpreter is exiting
             self._count -= 1
-            logger.exception("cannot start a worker thread")
+            if not LoopThread.exiting:
+                logger.exception("cannot start a worker thread")
             if worker.job is not None:
                 self._jobs.append(worker.job)
 
@@ -273,10 +275,19 @@ class ThreadDispatcher(Dispatcher):
         return ThreadLane(self, on_error)
 
     def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
-        if handler.inline or handler.is_coroutine:
-            self._on_loop.beside(handler, args, done)
-        else:
+        if not (handler.inline or handler.is_coroutine):
             self.calls.submit(self._job(handler, args, done))
+            return
+        try:
+            result = handler.fn(*args)
+        except BaseException as exc:  # nothing a handler raises leaves it: the loop is everybody's
+            done(None, exc)
+            return
+        if result is not None and is_awaitable(result):
+            contained = Handler(partial(_contain, result))
+            self._on_loop.beside(contained, (), partial(_unpack, done))
+        else:
+            done(result, None)
 
     def ask(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
         if isinstance(self.calls, ManualRunner) and not (handler.inline or handler.is_coroutine):
@@ -341,6 +352,23 @@ class ThreadDispatcher(Dispatcher):
                 and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED
             ):
                 awaitable.close()
+
+
+async def _contain(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Await it; a SystemExit becomes an outcome, as a task would pass it on to the loop."""
+    try:
+        return await awaitable, None
+    except (SystemExit, KeyboardInterrupt) as exc:
+        return None, exc
+
+
+def _unpack(
+    done: Done, outcome: tuple[Any, BaseException | None] | None, exc: BaseException | None
+) -> None:
+    if outcome is None:
+        done(None, exc)
+    else:
+        done(*outcome)
 
 
 class ThreadLane(Lane):

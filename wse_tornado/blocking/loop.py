@@ -154,6 +154,7 @@ class LoopThread:
         loop_factory: Makes the asyncio loop; by default uvloop's where uvloop is installed.
     """
 
+    exiting: ClassVar[bool] = False  # the interpreter is: it starts no further threads
     _shared: ClassVar[LoopThread | None] = None
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
     _all: ClassVar[weakref.WeakSet[LoopThread]] = weakref.WeakSet()
@@ -557,6 +558,7 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     """Goodbyes of all loops at once: however many there are, the exit takes no longer."""
+    LoopThread.exiting = True
     loop_threads = [each for each in tuple(LoopThread._all) if not each._detached]
     deadline = Deadline(_EXIT_SECONDS)
     for said in [each._say_goodbye() for each in loop_threads]:
