@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -137,24 +137,24 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def json_encoder() -> Callable[[Any], str]:
-    """What writes compact JSON: the ``json`` module's encoder.
+def json_encoder() -> Callable[[Any, int], Iterable[str]]:
+    """What writes compact JSON, in pieces: the ``json`` module's encoder.
 
     ``JSONEncoder.encode`` builds its C encoder anew for each call, which costs more than encoding
     a short message does. Where that encoder can be kept and writes the same, it is.
     """
-    documented = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+    documented = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     sample = ("t\u20ac", {"a": [1, 2.5, None, True], "b": "\n"}, None)
     try:
         module: Any = json.encoder
-        make = module.c_make_encoder
-        refuse = json.JSONEncoder().default
-        escape = module.encode_basestring
-        kept = make(None, refuse, escape, None, ":", ",", False, False, False)
-        same = "".join(kept(sample, 0)) == documented(sample)
+        kept: Callable[[Any, int], Iterable[str]] = module.c_make_encoder(
+            None, documented.default, module.encode_basestring, None, ":", ",", False, False, False
+        )
+        if "".join(kept(sample, 0)) == documented.encode(sample):
+            return kept
     except Exception:  # another Python, another encoder
-        return documented
-    return (lambda value: "".join(kept(value, 0))) if same else documented
+        return lambda value, _level: documented.encode(value)
+    return lambda value, _level: documented.encode(value)
 
 
 def json_decoder() -> Callable[[str], Any]:
@@ -211,7 +211,7 @@ class JsonProtocol(Protocol):
                 f"the type of a message is a string in {self.name}, not {type!r}",
             )
         try:
-            text = self._encode((type, payload, stamp))
+            text = "".join(self._encode((type, payload, stamp), 0))
         except (TypeError, ValueError, RecursionError, OverflowError) as exc:
             raise NotSerializable(
                 ErrorCode.NOT_SERIALIZABLE,

@@ -72,7 +72,7 @@ class Endpoint:
         self.transport = transport
         self.protocol = protocol
         self.types = internal_types_of(protocol)
-        self.roles: Mapping[Hashable, str] = self.types.roles()
+        self.roles: Mapping[Hashable, str] = dict(self.types.roles())
         self.legacy_prefix = f"{self.types.call}:"
         self.limits = limits
         self.dispatcher = dispatcher
@@ -266,7 +266,7 @@ class Link(ABC):
     def _serve(self, name: Any, payload: Any, stamp: str) -> None:
         endpoint = self._endpoint
         legacy = stamp.startswith(endpoint.legacy_prefix)
-        procedure = endpoint.procedures.find(name)
+        procedure = endpoint.procedures.by_name.get(name)
         if procedure is None:
             if isinstance(name, str) and name.startswith(RESERVED_PREFIX):
                 self._violation(f"a call of {name!r}, which belongs to the library")

@@ -200,8 +200,13 @@ class BareTransport(Transport):
                     message_received(payload)
         finally:
             io.depth -= 1
-            if not io.depth and io.dirty:
-                io.flush()
+            if not io.depth:
+                dirty = io.dirty
+                if len(dirty) == 1 and dirty[0] is self:  # the common case, a step shorter
+                    dirty.clear()
+                    self.flush()
+                elif dirty:
+                    io.flush()
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
@@ -387,20 +392,18 @@ class BareTransport(Transport):
     def flush(self) -> None:
         """Write what has been gathered."""
         lock = self._lock
-        if lock is None:
-            self._flush()
-        else:
-            with lock:
-                self._flush()
-
-    def _flush(self) -> None:
-        out = self._out
-        if not out or self._socket_transport is None:
-            return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        self._out_size = 0
-        self._write_now(data)
+        if lock is not None:
+            lock.acquire()
+        try:
+            out = self._out
+            if out and self._socket_transport is not None:
+                data = out[0] if len(out) == 1 else b"".join(out)
+                out.clear()
+                self._out_size = 0
+                self._write_now(data)
+        finally:
+            if lock is not None:
+                lock.release()
 
     def _write_now(self, data: bytes) -> None:
         transport = self._socket_transport
