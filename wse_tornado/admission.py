@@ -148,9 +148,11 @@ class AuthRequest:
 
         Raises:
             RuntimeError: There is a verdict already.
-            TypeError: The id is not hashable.
+            TypeError: The id is not hashable, or it is True, which is nobody's id.
         """
         hash(cid)
+        if cid is True:
+            raise TypeError("accept() and identify take the client's id; True is no id")
         self._settle(Admit(cid, welcome) if cid else Reject(Reason.NOT_AUTHORIZED))
 
     def refuse(self) -> None:

@@ -413,3 +413,59 @@ def test_an_unknown_transport_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="pigeon"):
             make()
+
+
+def test_routes_take_the_base_class_of_the_pages_for_current_user() -> None:
+    class Base(tornado.web.RequestHandler):
+        def get_current_user(self) -> str | None:
+            cookie = self.get_signed_cookie("user")
+            return cookie.decode() if cookie else None
+
+    def identify(auth):
+        user = auth.handler.current_user
+        if user:
+            auth.accept(user)
+        else:
+            auth.refuse()
+
+    wse = AsyncWseServer(identify=identify)
+    assert issubclass(wse.routes("/ws", base=Base)[1].handler_class, Base)
+    with pytest.raises(TypeError, match="RequestHandler"):
+        wse.routes("/ws", base=dict)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        secret = "a secret of the test"
+        app = tornado.web.Application(wse.routes("/ws", base=Base), cookie_secret=secret)
+        http = app.listen(0, "127.0.0.1")
+        port = next(iter(http._sockets.values())).getsockname()[1]
+        url = f"ws://127.0.0.1:{port}/ws"
+        cookie = tornado.web.create_signed_value(secret, "user", "ann").decode()
+        client = AsyncWseClient(url, headers={"Cookie": f"user={cookie}"})
+        await client.connect()
+        assert list(wse.clients) == ["ann"]
+        for conn in wse.clients["ann"].conns.values():
+            conn.drop()  # while looking at them
+        stranger = AsyncWseClient(url)
+        with pytest.raises(NotAuthorized):
+            await stranger.connect()
+        await client.close()
+        await wse.stop()
+        http.stop()
+        await http.close_all_connections()
+
+    asyncio.run(main())
+
+
+def test_true_is_no_client_id() -> None:
+    async def main() -> None:
+        wse = AsyncWseServer(identify=lambda auth: True)
+        port = wse.listen(0, "127.0.0.1")
+        errors = []
+        wse.when.error(lambda error, conn: errors.append(str(error)))
+        client = AsyncWseClient(f"ws://127.0.0.1:{port}")
+        with pytest.raises(NotAuthorized):
+            await client.connect("anybody")
+        assert "True is no id" in errors[0]
+        await wse.stop()
+
+    asyncio.run(main())

@@ -4,9 +4,16 @@ addresses users. What a user is does not depend on any one socket."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import (
+    Callable,
+    Hashable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    ValuesView,
+)
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import Reason
 from ..transport.base import SharedMessage
@@ -16,6 +23,43 @@ if TYPE_CHECKING:
     from .server import AsyncWseServer
 
 __all__ = ["ClientIdentity", "Registry"]
+
+
+V = TypeVar("V")
+
+
+class View(Mapping[Any, V], Generic[V]):
+    """A live, read-only view of users or connections, as users' handlers are given them.
+
+    What it iterates over is as it was when the iteration began, so that a loop may drop what it
+    meets, and other threads may look.
+    """
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: dict[Any, Any]) -> None:
+        self._source = source
+
+    def __getitem__(self, key: Any) -> V:
+        handle: V = self._source[key].handle
+        return handle
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._source.copy())
+
+    def values(self) -> ValuesView[V]:
+        """The users or connections."""
+        return {key: item.handle for key, item in self._source.copy().items()}.values()
+
+    def items(self) -> ItemsView[Any, V]:
+        """Ids, and users or connections."""
+        return {key: item.handle for key, item in self._source.copy().items()}.items()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
 
 
 class ClientIdentity:
@@ -37,7 +81,7 @@ class ClientIdentity:
     @property
     def conns(self) -> Mapping[str, Connection]:
         """The user's open connections by ``conn_id``, oldest first; a read-only view."""
-        return MappingProxyType(self.own_conns)
+        return View(self.own_conns)
 
     def send(self, type: Any, payload: Any = None) -> int:
         """Send to every device of this user.

@@ -7,13 +7,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
 from ..admission import AuthRequest
 from ..errors import Reason, WseError
@@ -24,7 +23,7 @@ from ..transport.base import SharedMessage
 from .connection import Connection, missing_identify
 from .dispatch import Dispatcher, Lane, LoopDispatcher
 from .handler import WseHandler
-from .identity import ClientIdentity, Registry, deliver
+from .identity import ClientIdentity, Registry, View, deliver
 from .link import (
     SERVICE_RESTART,
     TRY_AGAIN,
@@ -166,7 +165,7 @@ class AsyncWseServer:
     @property
     def clients(self) -> Mapping[Any, ClientIdentity]:
         """The users who are connected, by id; a read-only view."""
-        return MappingProxyType(self._registry.clients)
+        return View(self._registry.clients)
 
     def use_challenge(self, fn: F) -> F:
         """Challenge every client before ``identify`` sees it; works as a decorator.
@@ -231,7 +230,7 @@ class AsyncWseServer:
         """
         message = self.pack(type, payload)
         client = self._registry.clients.get(cid)
-        return deliver(message, client.conns.values()) if client is not None else 0
+        return deliver(message, client.own_conns.values()) if client is not None else 0
 
     def drop_client(self, cid: Any, reason: str = Reason.BY_SERVER) -> int:
         """Close every connection of one user with 1000 and ``reason``.
@@ -274,7 +273,7 @@ class AsyncWseServer:
             **totals,
         }
 
-    def routes(self, path: str) -> list[URLSpec]:
+    def routes(self, path: str, *, base: type[RequestHandler] | None = None) -> list[URLSpec]:
         """Rules for a ``tornado.web.Application``; several servers can share one.
 
         They serve the socket at ``path``, and the module for pages one level below:
@@ -285,10 +284,22 @@ class AsyncWseServer:
                 ``/rooms/(\\w+)``, the module is below each path that fits
                 (``/rooms/kitchen/wse.js``); the groups reach ``auth.handler.path_args`` as ever.
                 No socket is at a path that ends in ``/wse.js``.
+            base: The class of your own handlers, so that ``auth.handler`` has what it adds:
+                ``get_current_user`` for ``auth.handler.current_user``, or ``prepare``.
+
+        Raises:
+            TypeError: ``base`` is not a handler class.
         """
+        handler: type[WseHandler] = WseHandler
+        if base is not None:
+            if not (isinstance(base, type) and issubclass(base, RequestHandler)):
+                raise TypeError(
+                    f"base= takes a subclass of tornado.web.RequestHandler, not {base!r}"
+                )
+            handler = type("WseHandler", (WseHandler, base), {})
         return [
             URLSpec(script_path(path), ScriptHandler),
-            URLSpec(path, WseHandler, {"server": self}),
+            URLSpec(path, handler, {"server": self}),
         ]
 
     def listen(
@@ -409,7 +420,7 @@ class AsyncWseServer:
                 client.handle = self.identity_facade(client)
         conn.client = client
         joined = self._registry.add(client, conn)
-        conns = list(client.conns.values())
+        conns = list(client.own_conns.values())
         return joined, conns[: max(0, len(conns) - self.conn_per_user)]
 
     def announce(self, conn: Connection, *, joined: bool) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from ..admission import AuthRequest
 from ..aio.connection import Connection as CoreConnection
 from ..aio.identity import ClientIdentity as CoreIdentity
+from ..aio.identity import View
 from ..aio.link import TransportChoice, check_timeout
 from ..aio.server import AsyncWseServer, ServerSignals
 from ..errors import ConnectionNotReady, Reason
@@ -25,29 +26,6 @@ from .loop import Deadline, LoopThread, Wait
 __all__ = ["ClientIdentity", "Connection", "WseServer"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-V = TypeVar("V")
-
-
-class _View(Mapping[Any, V], Generic[V]):
-    """A live, read-only view of a mapping of the loop thread, as its facades."""
-
-    __slots__ = ("_source",)
-
-    def __init__(self, source: dict[Any, Any]) -> None:
-        self._source = source
-
-    def __getitem__(self, key: Any) -> V:
-        facade: V = self._source[key].handle
-        return facade
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._source.copy())  # the loop may change it meanwhile
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
 
 
 class Connection:
@@ -178,7 +156,7 @@ class ClientIdentity:
     @property
     def conns(self) -> Mapping[str, Connection]:
         """The user's open connections by ``conn_id``, oldest first; a read-only view."""
-        return _View(self._core.own_conns)
+        return View(self._core.own_conns)
 
     def send(self, type: Any, payload: Any = None) -> int:
         """Send to every device of this user.
@@ -435,7 +413,7 @@ class WseServer:
     @property
     def clients(self) -> Mapping[Any, ClientIdentity]:
         """The users who are connected, by id; a live, read-only view."""
-        return _View(self._core.users)
+        return View(self._core.users)
 
     def stats(self) -> dict[str, Any]:
         """Counters and levels as a plain dictionary; see `AsyncWseServer.stats`. Any thread."""

@@ -50,6 +50,7 @@ class Shell:
         self._at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._lock = threading.Lock()
         self._prompting = False
+        self._leaving = False
         self._seen: dict[str, set[str]] = {"call": set(), "send": set()}
 
     def run(self) -> int:
@@ -65,6 +66,7 @@ class Shell:
         try:
             return self._run()
         finally:
+            self._leaving = True
             if use_readline:
                 self._save_history()
 
@@ -131,7 +133,7 @@ class Shell:
                 self._show(f"< {plain(str(message.type))} {pretty(message.payload)}")
         except WseError:
             pass  # it is told below
-        if self._client.status is Status.OFFLINE and not self._stays:
+        if not self._leaving:
             self._show("the connection is over; Ctrl-D leaves")
 
     def _show(self, text: str) -> None:
