@@ -134,7 +134,8 @@ def connected(conn):
 
 @wse.when.disconnected
 def disconnected(conn, code, reason):
-    tell_presence()
+    if code != 1012:  # else it is this server that goes, and everybody will be back
+        tell_presence()
 
 
 @wse.when.joined

@@ -117,7 +117,7 @@ client.when.closed((code, reason) => {
 
 client.when.updated((status) => {
   const away = status !== WSE_STATUS.READY
-  $("state").classList.toggle("away", away)
+  $("chat").classList.toggle("away", away)
   $("state-text").textContent = away ? "Reconnecting…" : "Connected"
   $("send").disabled = $("roll").disabled = away
   if (status === WSE_STATUS.RE_CONNECTING) lostAt ??= Date.now()
@@ -206,19 +206,23 @@ async function say() {
   const text = $("text").value.trim()
   if (!text || $("send").disabled) return
   const where = current
-  $("send").disabled = true
+  write(where, "") // at once: the next message may be typed while this one is on its way
+  problem("")
+  toEnd()
   try {
     await client.call("say", { to: where || null, text }, { timeout: 10 })
-    conversation(where).draft = ""
-    if (where === current) $("text").value = ""
-    problem("")
-    toEnd()
   } catch (error) {
-    problem(why(error)) // the text stays where it is
-  } finally {
-    $("send").disabled = client.status !== WSE_STATUS.READY
-    fit()
+    write(where, [text, conversation(where).draft].filter(Boolean).join("\n")) // nothing is lost
+    problem(why(error))
   }
+}
+
+/** Put a text into the box of a conversation. */
+function write(where, text) {
+  conversation(where).draft = text
+  if (where !== current) return
+  $("text").value = text
+  fit()
 }
 
 $("roll").addEventListener("click", async () => {
@@ -281,7 +285,6 @@ function avatar(name) {
   for (const sign of name) sum = (sum * 31 + sign.codePointAt(0)) % 997
   const made = element("span", `avatar tint-${sum % 6}`, letter)
   made.setAttribute("aria-hidden", "true")
-  made.classList.toggle("online", online.has(name))
   return made
 }
 
@@ -317,7 +320,9 @@ function drawPerson(name) {
   button.type = "button"
   button.dataset.where = name
   button.setAttribute("aria-current", String(name === current))
-  button.append(avatar(name), element("span", "name", name || "Everyone"))
+  const picture = avatar(name)
+  picture.classList.toggle("online", online.has(name))
+  button.append(picture, element("span", "name", name || "Everyone"))
   button.append(element("span", "devices", describe(name)))
   const unread = conversations.get(name)?.unread ?? 0
   if (unread) {
