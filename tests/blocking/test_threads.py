@@ -205,9 +205,8 @@ def test_an_old_thread_that_ends_slowly_does_not_hurt_the_new_one():
 
     loop = LoopThread("wse-tornado-private")
     loop.acquire()
-    loop.post(lambda: tasks.append(asyncio.ensure_future(stubborn())))
     tasks = []
-    loop.post(lambda: None)
+    loop.post(lambda: tasks.append(asyncio.ensure_future(stubborn())))
     wait_until(lambda: tasks)
     ending = in_thread(loop.release)
     assert released.wait(seconds(5))
