@@ -1,5 +1,6 @@
 """Every example runs as a reader runs it, and its transcript says what it promises."""
 
+import importlib.util
 import os
 import re
 import signal
@@ -109,10 +110,37 @@ set one with client.challenge(fn)
         alice: {'of': 'robot in kitchen', 'degrees': 21.5}
         robot: {'devices': 1}
     """,
+    "flask_app.py --demo": """
+        page: <title>Flask and wse_tornado</title>
+        stranger: {}
+        forger: the server refused this identity
+        phone: Welcome, ann!
+        page: {'ann': 1}
+        page: {'devices': 1}
+        phone: Dinner is ready
+        page: {'phone': 80}
+    """,
+    "lab_monitor.py --demo": """
+        stranger: the server refused this identity
+        watch: 50 readings
+        file: 50 rows
+        file: none is missing: True
+    """,
 }
+
+NEEDED = {"flask_app.py": "flask"}
 
 # asyncio's debug mode, which -X dev turns on, tells of a busy machine, not of the example.
 SLOW_MACHINE = re.compile(r"^Executing <.* took \d+\.\d+ seconds\n", re.MULTILINE)
+
+
+def need(package: str | None) -> None:
+    """Skip where a package is absent; the docs' own environment must have it."""
+    if package is None or importlib.util.find_spec(package) is not None:
+        return
+    if os.environ.get("WSE_TEST_DOCS"):
+        pytest.fail(f"{package} is absent, and WSE_TEST_DOCS says that it is here")
+    pytest.skip(f"{package} is not installed")
 
 
 def start(command: str, **options) -> subprocess.Popen[str]:
@@ -144,6 +172,7 @@ def finish(process: subprocess.Popen[str]) -> list[str]:
 
 @pytest.mark.parametrize("command", TELLING)
 def test_it_runs_to_its_end_without_a_warning_and_tells(command):
+    need(NEEDED.get(command.split()[0]))
     lines = finish(start(command))
     missing = [line.strip() for line in TELLING[command].strip().splitlines()]
     for line in lines:
@@ -154,7 +183,9 @@ def test_it_runs_to_its_end_without_a_warning_and_tells(command):
 
 
 def test_every_example_is_run_here():
-    assert {command.split()[0] for command in TELLING} == {p.name for p in EXAMPLES.glob("*.py")}
+    assert {command.split()[0] for command in TELLING} == {
+        path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("test_")
+    }
 
 
 def test_the_tornado_app_serves_until_ctrl_c():
@@ -163,3 +194,29 @@ def test_the_tornado_app_serves_until_ctrl_c():
     assert process.stdout.readline().startswith("server: http://localhost:")
     process.send_signal(signal.SIGINT)
     assert finish(process) == []
+
+
+def test_one_command_publishes_and_another_draws(tmp_path):
+    need("matplotlib")
+    publisher = start("lab_monitor.py publish --port 0 --period 0.01")
+    try:
+        assert publisher.stdout is not None
+        url = publisher.stdout.readline().removeprefix("publish: ").strip()
+        png, table = tmp_path / "readings.png", tmp_path / "readings.csv"
+        # Other people's warnings, of fonts and caches, are not ours to judge.
+        watcher = subprocess.run(
+            [
+                *(sys.executable, str(EXAMPLES / "lab_monitor.py"), "watch", url),
+                *("--count", "20", "--csv", str(table), "--png", str(png)),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=seconds(40),
+            env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        )
+        assert watcher.returncode == 0, watcher.stderr
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert len(table.read_text("utf-8").splitlines()) == 21
+    finally:
+        publisher.send_signal(signal.SIGINT)
+        finish(publisher)
