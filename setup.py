@@ -39,6 +39,7 @@ setup(
         "fast": FAST,
         "msgpack": MSGPACK,
         "bench": [*FAST, *BENCH],
+        "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8", *MSGPACK],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "trustme>=1.2", *MSGPACK],
     },
     keywords="websocket tornado rpc blocking synchronous authentication wse",
