@@ -32,6 +32,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["wse_tornado", "wse_tornado.*"]),
+    py_modules=["pytest_wse_tornado"],
     package_data={"wse_tornado": ["py.typed", "static/wse.js"]},
     python_requires=">=3.10",
     install_requires=["tornado>=6.5"],
@@ -41,6 +42,11 @@ setup(
         "bench": [*FAST, *BENCH],
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8", *MSGPACK],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "trustme>=1.2", *MSGPACK],
+    },
+    entry_points={
+        "console_scripts": ["wse-tornado = wse_tornado.cli:main"],
+        # Named as its module is: ``-p pytest_wse_tornado`` beside it loads it once.
+        "pytest11": ["pytest_wse_tornado = pytest_wse_tornado"],
     },
     keywords="websocket tornado rpc blocking synchronous authentication wse",
     classifiers=[

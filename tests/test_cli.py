@@ -559,14 +559,17 @@ def test_the_shell_completes_procedures_seen_here_and_in_the_history(
         terminal.expect("wse> ")
         terminal.type("ca\tec\t22\n")
         terminal.expect("\n22")
+        terminal.expect("wse> ")
         terminal.type("\x04")
         assert terminal.finish() == 0
     with Terminal(*args, WSE_IDENTITY="alice") as terminal:
         terminal.expect("wse> ")
         terminal.type("call e\t333\n")
         terminal.expect("\n333")
+        terminal.expect("wse> ")
         terminal.type("\x1b[A\n")  # the arrow up
         terminal.expect("\n333")
+        terminal.expect("wse> ")
         terminal.type("quit\n")
         assert terminal.finish() == 0
 
@@ -585,6 +588,7 @@ def test_ctrl_c_in_the_shell_gives_up_the_call_and_stays(
         terminal.interrupt()
         terminal.type("call echo 8\n")
         terminal.expect("\n8")
+        terminal.expect("wse> ")
         terminal.type("\x04")
         assert terminal.finish() == 0
 

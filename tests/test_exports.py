@@ -271,6 +271,7 @@ ROOMS = [
     "transport",
     "aio",
     "blocking",
+    "testing",
     "__init__",
     "cli",
     "__main__",
