@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -645,3 +647,29 @@ def test_it_may_be_made_with_wrong_options_nowhere(run):
     )
     kinds = ["TypeError", "RangeError", "RangeError", "RangeError"]
     assert result == kinds + ["TypeError"] * 6 + ["RangeError"]
+
+
+def test_the_code_of_the_page_about_it_runs(run):
+    page = Path(__file__).parents[1] / "docs" / "javascript.md"
+    blocks = re.findall(r"^```js\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    code = re.sub(r"^import .*\n", "", "\n".join(blocks), flags=re.MULTILINE)
+    # Where the code runs, the class is given: Node may have none of its own.
+    code = code.replace("new WseClient({ url:", "make({ url:")
+    heard = []
+
+    def setup(server):
+        with_procedures(server)
+        server.channel.on("hello", lambda conn, payload: heard.append(payload))
+
+    with serve("blocking", setup=setup, **EVERYWHERE) as served:
+        result = run(
+            served.url,
+            """async ({ make, hmacSolver, WSE_ERROR, WSE_REASON, WSE_STATUS }) => {
+              const told = [], console = { log: (...what) => told.push(...what), warn() {} }
+            """
+            + code.replace("ws://localhost:4200", served.url)
+            + "return told }",
+        )
+    assert result == [{"message": "Welcome!"}, 8, True]
+    assert heard == [{"text": "is it me?"}]
+    assert ("joined", "bob", {"device": "browser"}) in served.events
