@@ -39,6 +39,7 @@ PAGES = {str(page.relative_to(DOCS)): page for page in sorted(DOCS.rglob("*.md")
 
 # Pages whose code another test runs.
 ELSEWHERE = {
+    "testing.md": "test_testing.py",
     "threads-and-waiting.md": "blocking/test_threads_page.py",
 }
 
