@@ -33,6 +33,7 @@ LABELS = {
     "tornado": "Tornado, minimal handler",
     "tornado-uvloop": "Tornado, minimal handler, uvloop",
     "websockets": "websockets (uvloop)",
+    "websockets-asyncio": "websockets, asyncio's loop",
     "picows": "picows (uvloop)",
     "socketio": "python-socketio",
     "websockets-sync": "websockets.sync",
@@ -42,6 +43,7 @@ PACKAGES = {
     "wse-fast": ("uvloop", "msgspec"),
     "tornado-uvloop": ("uvloop",),
     "websockets": ("websockets", "uvloop"),
+    "websockets-asyncio": ("websockets",),
     "picows": ("picows", "uvloop"),
     "socketio": ("socketio", "websocket"),
     "websockets-sync": ("websockets",),
@@ -52,11 +54,15 @@ SERVERS = {
     "wse-fast": Program("wse_server", ("fast",)),
     "wse-plain": Program("wse_server", ("plain",)),
     "tornado": Program("tornado_server", ("plain",)),
-    "websockets": Program("websockets_server"),
+    "websockets": Program("websockets_server", ("fast",)),
     "picows": Program("picows_server"),
     "socketio": Program("socketio_server", (), SOCKET_IO),
 }
-SERVERS_OF_CALLS = {**SERVERS, "tornado-uvloop": Program("tornado_server", ("fast",))}
+SERVERS_OF_CALLS = {
+    **SERVERS,
+    "tornado-uvloop": Program("tornado_server", ("fast",)),
+    "websockets-asyncio": Program("websockets_server", ("plain",)),
+}
 BLOCKING_SERVERS = {
     "wse-fast": Program("wse_blocking_server", ("fast",)),
     "wse-plain": Program("wse_blocking_server", ("plain",)),

@@ -1,12 +1,14 @@
-"""``websockets``, its asyncio server on uvloop, speaking this wire."""
+"""``websockets``, its asyncio server on uvloop (``fast``) or asyncio's loop, speaking this wire."""
 
 from __future__ import annotations
 
-import uvloop
+import sys
+
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.asyncio.server import serve as listen
 
 from ..control import serve
+from .flavour import choose
 from .minimal import MAX_SIZE, SUBPROTOCOL, announcement, answer, decode, welcome
 
 users: dict[str, ServerConnection] = {}
@@ -39,4 +41,4 @@ async def start() -> int:
 
 
 if __name__ == "__main__":
-    serve(start, uvloop.run)
+    serve(start, choose(sys.argv))
