@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import wse_tornado
-from wse_tornado import ErrorCode, Limits, Reason
+from wse_tornado import ErrorCode, Limits, Reason, testing
 
 from .support import seconds
 from .support.snippets import (
@@ -270,6 +270,8 @@ def test_every_public_name_stands_in_the_api_reference() -> None:
     assert set(wse_tornado.__all__) - {"__version__"} - aliases <= documented
     for alias in aliases:
         assert alias in text
+    documented = set(re.findall(r":: wse_tornado\.testing\.(\w+)", text))
+    assert set(testing.__all__) == documented
 
 
 @pytest.mark.parametrize("name", ["WseClient", "WseServer"])

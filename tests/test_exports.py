@@ -2,10 +2,12 @@
 
 import ast
 import enum
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 import wse_tornado
-from wse_tornado import WseError
+from wse_tornado import WseError, testing
 from wse_tornado.aio.client import ClientSignals
 from wse_tornado.aio.connection import Connection
 from wse_tornado.aio.identity import ClientIdentity
@@ -86,7 +88,14 @@ REACHED = [
     Connection,
     ServerSignals,
     Signal,
+    testing.Connector,
+    testing.Event,
+    testing.Recorder,
+    testing.Served,
 ]
+if importlib.util.find_spec("msgpack") is not None:
+    REACHED.append(importlib.import_module("wse_tornado.msgpack").MsgpackProtocol)
+FUNCTIONS = [testing.connect, testing.serving]
 PUBLIC_CLASSES = [
     value
     for name in wse_tornado.__all__
@@ -108,6 +117,7 @@ def own_members(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 MEMBERS = dict(sorted({key: fn for cls in PUBLIC_CLASSES for key, fn in own_members(cls)}.items()))
+MEMBERS |= {f"{fn.__module__}.{fn.__qualname__}": fn for fn in FUNCTIONS}
 
 
 @pytest.mark.parametrize("cls", PUBLIC_CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
@@ -120,6 +130,8 @@ def test_there_are_members_to_check() -> None:
     assert "wse_tornado.blocking.client.WseClient.connect" in MEMBERS
     assert "wse_tornado.aio.server.AsyncWseServer.broadcast" in MEMBERS
     assert "wse_tornado.aio.connection.Connection.send" in MEMBERS
+    assert "wse_tornado.testing.Served.drop" in MEMBERS
+    assert "wse_tornado.testing.serving" in MEMBERS
 
 
 def test_every_public_method_has_a_docstring() -> None:
@@ -144,13 +156,7 @@ RAISES_OF: dict[str, set[str]] = {
 
 def raised_in(fn: Callable[..., Any]) -> set[str]:
     """What the body of a function raises itself, or through the checks it calls."""
-    source = inspect.getsource(fn)
-    tree = ast.parse(
-        inspect.cleandoc("if 1:\n" + source) if source[0] != " " else "if 1:\n" + source
-    )
-    (block,) = tree.body
-    assert isinstance(block, ast.If)
-    (function,) = block.body
+    (function,) = ast.parse(textwrap.dedent(inspect.getsource(fn))).body
     found: set[str] = set()
     for node in ast.walk(function):
         match node:
