@@ -23,7 +23,7 @@ from wse_tornado import (  # noqa: E402
     WseClient,
     WseError,
 )
-from wse_tornado.aio.client import _ClientLink  # noqa: E402
+from wse_tornado.aio.client_link import ClientLink  # noqa: E402
 
 from ..control import obey, report, resident_bytes  # noqa: E402
 
@@ -165,7 +165,7 @@ def count() -> dict[str, int]:
 def objects() -> int:
     """Clients and connections that somebody still holds."""
     gc.collect()
-    kinds = (WseClient, AsyncWseClient, _ClientLink)
+    kinds = (WseClient, AsyncWseClient, ClientLink)
     return sum(1 for one in gc.get_objects() if type(one) in kinds)
 
 

@@ -690,15 +690,15 @@ async def test_the_inbox_is_bounded_and_drops_the_oldest() -> None:
             server.broadcast("a", number)
         await client_sync(server, client)
         assert [(await client.receive()).payload for _ in range(3)] == [2, 3, 4]
-        assert client._inbox.dropped == 2
-        assert len(client._inbox) == 0
+        assert client.inbox.dropped == 2
+        assert len(client.inbox) == 0
 
 
 async def test_a_cancelled_receive_loses_no_message() -> None:
     async with listening() as server, connected(server) as client:
         waiting = asyncio.ensure_future(client.receive())
         await asyncio.sleep(0)
-        client._inbox.offer(Message("a", 1), keep=True)
+        client.inbox.offer(Message("a", 1), keep=True)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -427,7 +427,7 @@ async def test_sending_reaches_one_device_one_user_all_or_all_but_one() -> None:
                 names = []
                 for name, client in everyone.items():
                     await client.call("sync")
-                    while len(client._inbox):
+                    while len(client.inbox):
                         await client.receive()
                         names.append(name)
                 return names

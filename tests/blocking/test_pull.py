@@ -133,7 +133,7 @@ def test_an_exception_of_the_predicate_is_raised_in_the_caller(waiting):
             client.wait_for("last")
         result = pool.submit(client.wait_for, "n", lambda payload: 1 / payload)
         if waiting:
-            wait_until(lambda: client._core._inbox._waiters)
+            wait_until(lambda: client._core.inbox._waiters)
             go.set()
         with pytest.raises(ZeroDivisionError):
             result.result(seconds(5))
@@ -147,7 +147,7 @@ def test_wait_for_sees_a_message_that_a_handler_takes_as_well():
         client.connect("a")
         with ThreadPoolExecutor(1) as pool:
             result = pool.submit(client.wait_for, "news", timeout=seconds(5))
-            wait_until(lambda: client._core._inbox._waiters)
+            wait_until(lambda: client._core.inbox._waiters)
             served.server.send("a", "news", 1)
             assert result.result() == 1
         wait_until(lambda: handled == [1])

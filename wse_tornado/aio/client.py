@@ -7,11 +7,6 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
-
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.httputil import HTTPHeaders
-from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from ..backoff import Backoff
 from ..errors import (
@@ -20,7 +15,6 @@ from ..errors import (
     ConnectionNotReady,
     ConnectTimeout,
     ErrorCode,
-    NotAuthorized,
     ProtocolError,
     Reason,
     Status,
@@ -32,18 +26,13 @@ from ..events import Channel, Handler, Signal, check_handler, check_user_type
 from ..limits import Limits
 from ..protocol import Message, Protocol, check_protocol, encode
 from ..rpc import check_rpc_name
-from ..transport.bare import bare_transport, take_idle_socket
-from ..transport.resolver import DaemonResolver
-from ..transport.tornado_ws import TornadoClientTransport
+from .client_link import ClientLink
+from .dial import JUMPING, PASSING_CODES, Dialer, check_url, is_passing
 from .dispatch import Dispatcher, Lane, LoopDispatcher
 from .inbox import Inbox
 from .link import (
-    ABNORMAL,
     NORMAL,
-    SERVICE_RESTART,
-    TRY_AGAIN,
     Endpoint,
-    Link,
     TransportChoice,
     check_timeout,
     handler_error,
@@ -57,11 +46,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 Generation = Literal["current", "older"]
 
 logger = logging.getLogger("wse_tornado.client")
-
-JUMPING = 4000
-# Closings after which coming back makes sense (WIRE.md 5); 1000 is final whatever its reason.
-PASSING_CODES = frozenset({1005, ABNORMAL, 1011, SERVICE_RESTART, TRY_AGAIN, 1014, JUMPING})
-PASSING_HTTP = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class ClientSignals:
@@ -85,134 +69,6 @@ class ClientSignals:
         self.updated = Signal("updated", ("status",), inline=inline, replays=replay)
         self.ignored = Signal("ignored", ("message",), inline=inline)
         self.error = Signal("error", ("error",), inline=inline)
-
-
-class _ClientLink(Link):
-    """One connection of a client, from the open socket to its end."""
-
-    def __init__(self, client: AsyncWseClient) -> None:
-        self._client = client
-        super().__init__(client.endpoint, client.lane)
-        # A client refuses to send past the bound; what it must answer may go beyond.
-        self._send_limit *= 2
-        self.over = asyncio.Event()
-        self.welcomed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def _handler_args(self, payload: Any) -> tuple[Any, ...]:
-        return (payload,)
-
-    def say_hi(self, identity: Any, meta: Any) -> None:
-        """Introduce this client (WIRE.md 3)."""
-        self._send(self._endpoint.types.hi, {"identity": identity, "meta": meta})
-
-    def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
-        if role == "welcome":
-            self.ready = True
-            if not self.welcomed.done():
-                self.welcomed.set_result(payload)
-            self._client._welcomed(self, payload)
-        elif role == "challenge":
-            self._solve(payload)
-        else:
-            self._client._ignore(type, payload)
-
-    def _solve(self, quest: Any) -> None:
-        solver = self._client._solver
-        if solver is None:
-            self._give_up(
-                NotAuthorized(
-                    ErrorCode.INVALID_CRA_HANDLER,
-                    {},
-                    "the server sets a challenge and this client has no solver; "
-                    "set one with client.challenge(fn)",
-                )
-            )
-            return
-
-        def solved(solution: Any, exc: BaseException | None) -> None:
-            if self.ended is not None:
-                return
-            if exc is None:
-                try:
-                    self._send(self._endpoint.types.challenge, solution)
-                    return
-                except WseError as unpackable:
-                    exc = unpackable
-            error = NotAuthorized(
-                ErrorCode.INVALID_CRA_HANDLER,
-                {"origin": origin_of(exc)},
-                f"the challenge solver raised {type(exc).__name__}: {exc}",
-            )
-            error.__cause__ = exc
-            self._give_up(error)
-
-        self._endpoint.dispatcher.ask(solver, (quest,), solved)
-
-    def _give_up(self, error: WseError) -> None:
-        if not self.welcomed.done():
-            self.welcomed.set_exception(error)
-        self.close(NORMAL, Reason.BY_CLIENT)
-
-    def _odd_stamp(self, type: Any, payload: Any, stamp: Any) -> None:
-        # An answer of the older generation: the stamp comes back as the type (WIRE.md 6).
-        if isinstance(stamp, dict):
-            if type in self.pending:
-                if stamp.get("success") is True:
-                    self.pending.resolve(type, payload)
-                else:
-                    self.pending.reject(type, stamp)
-                return
-            if isinstance(type, str) and type.startswith(self._endpoint.legacy_prefix):
-                return  # it came after its time-out
-        super()._odd_stamp(type, payload, stamp)
-
-    def _deliver(self, type: Any, payload: Any) -> None:
-        if self._client.legacy and str(type).startswith(self._endpoint.legacy_prefix):
-            self.pending.reject(type, None)  # an error answer that lacks its error (WIRE.md 6)
-            return
-        inbox = self._client._inbox
-        if type in self._endpoint.channel:
-            inbox.offer(Message(type, payload), keep=False)
-        super()._deliver(type, payload)
-
-    def _unheard(self, type: Any, payload: Any) -> None:
-        message = Message(type, payload)
-        if not self._client._inbox.offer(message, keep=True):
-            self._client._ignore(type, payload)
-
-    def _report(self, error: WseError) -> None:
-        self._client._report(error)
-
-    def _bad_message(self, error: WseError) -> None:
-        if not self.welcomed.done():
-            self.welcomed.set_exception(error)
-        self._report(error)
-        self.close(NORMAL, Reason.PROTOCOL_ERR)
-
-    def send_buffer_drained(self) -> None:
-        self._client._drained()
-
-    def connection_lost(self, code: int, reason: str) -> None:
-        super().connection_lost(code, reason)
-        self._client._socket_closed(self)
-
-    def _on_end(self, code: int, reason: str) -> None:
-        if not self.welcomed.done():
-            self.welcomed.set_exception(_hung_up(code, reason))
-        self._client.link_ended(self, code, reason)
-
-
-def _hung_up(code: int, reason: str) -> WseError:
-    """Why a connection ended before it was ready."""
-    details = {"code": code, "reason": reason}
-    if code == NORMAL and reason == Reason.NOT_AUTHORIZED:
-        return NotAuthorized(None, details, "the server refused this identity")
-    if code == NORMAL and reason == Reason.PROTOCOL_ERR:
-        return ProtocolError(
-            None, details, "the server closed with wse.protocol-error: it speaks another protocol"
-        )
-    why = f"{code} {reason}".strip()
-    return ConnectionFailed(None, details, f"the server hung up before the client was ready: {why}")
 
 
 class AsyncWseClient:
@@ -263,12 +119,10 @@ class AsyncWseClient:
         inline = _dispatcher is None
         self._url = url
         self._backoff = Backoff() if reconnect is True else reconnect or None
-        self._headers = dict(headers or {})
-        self._ssl_options = ssl_options
         self.legacy = generation == "older"
-        self._compression: dict[str, Any] | None = None
+        offer: dict[str, Any] | None = None
         if compression:
-            self._compression = {} if compression is True else dict(compression)
+            offer = {} if compression is True else dict(compression)
         self.endpoint = Endpoint(
             protocol=check_protocol(protocol),
             limits=limits or Limits(),
@@ -279,18 +133,24 @@ class AsyncWseClient:
             expose_errors=expose_errors,
             transport=transport,
         )
+        self._dialer = Dialer(
+            self.endpoint,
+            headers=dict(headers or {}),
+            ssl_options=ssl_options,
+            compression=offer,
+            shared=not inline,
+        )
         self._inline = inline
         self.when = ClientSignals(inline=inline, replay=self._replay)
         self.when.updated.take(Status.IDLE)
         self._status = Status.IDLE
         self._lane: Lane | None = None
-        self._inbox = Inbox(self.endpoint.limits.max_inbox)
-        self._solver: Handler | None = None
+        self.inbox = Inbox(self.endpoint.limits.max_inbox)
+        self.solver: Handler | None = None
         self._identity: Any = None
         self._meta: Any = None
-        self.link: _ClientLink | None = None
-        self._sockets: set[_ClientLink] = set()
-        self._connecting: set[asyncio.Future[WebSocketClientConnection]] = set()
+        self.link: ClientLink | None = None
+        self._sockets: set[ClientLink] = set()
         self._runner: asyncio.Task[None] | None = None
         self._jumping = False
         self._settled: asyncio.Future[Any] | None = None
@@ -340,8 +200,8 @@ class AsyncWseClient:
             totals["bytes"]["out"] += bytes_out
         return {
             "status": str(self._status),
-            "inbox": len(self._inbox),
-            "inbox_dropped": self._inbox.dropped,
+            "inbox": len(self.inbox),
+            "inbox_dropped": self.inbox.dropped,
             "queued": self._lane.waiting if self._lane is not None else 0,
             "send_buffer": link.buffered if link is not None else 0,
             "calls_running": link.serving if link is not None else 0,
@@ -361,7 +221,7 @@ class AsyncWseClient:
             TypeError: It cannot be called with one argument.
         """
         check_handler(fn, ("quest",), "challenge")
-        self._solver = Handler(fn, inline=self._inline)
+        self.solver = Handler(fn, inline=self._inline)
         return fn
 
     async def connect(
@@ -403,7 +263,7 @@ class AsyncWseClient:
         loop = asyncio.get_running_loop()
         self.endpoint.dispatcher.begin()
         self._failure = None
-        self._inbox.begin()
+        self.inbox.begin()
         self._set_status(Status.CONNECTING)
         settled: asyncio.Future[Any] = loop.create_future()
         self._settled = settled
@@ -525,13 +385,13 @@ class AsyncWseClient:
             pause = self._backoff.delay(attempt)
             attempt += 1
             if not first:
-                self._report(error)
+                self.report(error)
             elif loop.time() + pause >= deadline:
                 self._finish(error)
                 return
             await asyncio.sleep(pause)
 
-    async def _attempt(self, deadline: float) -> _ClientLink:
+    async def _attempt(self, deadline: float) -> ClientLink:
         """One try: socket, introduction, challenge, welcome."""
         loop = asyncio.get_running_loop()
         work = loop.create_task(self._get_in(deadline))
@@ -549,7 +409,7 @@ class AsyncWseClient:
                     self.link.close(NORMAL, Reason.BY_CLIENT)
         raise ConnectTimeout(None, {}, f"{self.where} did not let the client in in time")
 
-    async def _get_in(self, deadline: float) -> _ClientLink:
+    async def _get_in(self, deadline: float) -> ClientLink:
         loop = asyncio.get_running_loop()
         url = await self._ask(self._url)
         check_url(url)
@@ -558,14 +418,14 @@ class AsyncWseClient:
         check_meta(meta)
         meta = {} if meta is None else meta
         encode(self.endpoint.protocol, self.endpoint.types.hi, {"identity": identity, "meta": meta})
-        ws = await self._open_socket(url, max(0.05, deadline - loop.time()))
-        link = _ClientLink(self)
+        ws = await self._dialer.open(url, max(0.05, deadline - loop.time()))
+        link = ClientLink(self)
         link.welcomed.add_done_callback(_retrieve)
         self.link = link
         self._sockets.add(link)
         subprotocol = ws.selected_subprotocol
         try:
-            await self._attach(ws, link)
+            await self._dialer.attach(ws, link)
         except BaseException:
             self._sockets.discard(link)  # or close() would wait for it
             raise
@@ -580,42 +440,6 @@ class AsyncWseClient:
         link.say_hi(identity, meta)
         await link.welcomed
         return link
-
-    async def _attach(self, ws: WebSocketClientConnection, link: _ClientLink) -> None:
-        """Give the link its transport: a bare socket where nothing but TCP is below the frames
-        and nothing has come yet, else Tornado's."""
-        endpoint = self.endpoint
-        protocol = ws.protocol
-        sock = None
-        if (
-            endpoint.transport == "auto"
-            and protocol is not None
-            and protocol.stream is not None
-            and "Sec-WebSocket-Extensions" not in (ws.headers or {})
-            and ws.read_queue.empty()
-            and not protocol.client_terminated
-        ):
-            sock = take_idle_socket(protocol.stream)
-        if sock is None:
-            link.attach(TornadoClientTransport(ws, link, endpoint.limits.close_timeout))
-            return
-        ws.close()  # Tornado's part is over
-        transport = bare_transport(
-            sock,
-            link,
-            is_client=True,
-            max_message_size=endpoint.limits.max_message_size,
-            close_timeout=endpoint.limits.close_timeout,
-            io=endpoint.dispatcher.io,
-            shared=not self._inline,
-        )
-        link.attach(transport)  # before the socket is read
-        try:
-            await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
-        except BaseException:
-            sock.close()
-            link.connection_lost(ABNORMAL, "")
-            raise
 
     async def _ask(self, value: Any) -> Any:
         """The value, or what the function that stands for it returns."""
@@ -634,54 +458,6 @@ class AsyncWseClient:
         self.endpoint.dispatcher.ask(Handler(value, inline=self._inline), (), done)
         return await answer
 
-    async def _open_socket(self, url: str, seconds: float) -> WebSocketClientConnection:
-        request = HTTPRequest(
-            url,
-            headers=HTTPHeaders(self._headers),
-            connect_timeout=seconds,
-            request_timeout=seconds,
-            ssl_options=self._ssl_options,
-        )
-        connecting = asyncio.ensure_future(
-            websocket_connect(
-                request,
-                subprotocols=[self.endpoint.protocol.name],
-                max_message_size=self.endpoint.limits.max_message_size,
-                compression_options=self._compression,
-                resolver=DaemonResolver(),
-            )
-        )
-        # Tornado cannot be told to stop connecting: what nobody waits for any more is closed as
-        # soon as it is open. Its own time-outs bound that.
-        self._connecting.add(connecting)
-        try:
-            await asyncio.wait({connecting})
-        except asyncio.CancelledError:
-            connecting.add_done_callback(self._close_late)
-            raise
-        self._connecting.discard(connecting)
-        try:
-            return connecting.result()
-        except HTTPClientError as exc:
-            if exc.code == 599:
-                raise ConnectTimeout(None, {}, f"{url} did not answer in time") from exc
-            raise ConnectionFailed(
-                None,
-                {"status": exc.code},
-                f"{url} answered with HTTP {exc.code} {exc.message or ''}".rstrip()
-                + " instead of a WebSocket",
-            ) from exc
-        except (OSError, ssl.SSLError) as exc:
-            raise ConnectionFailed(
-                None, {"origin": origin_of(exc)}, f"cannot reach {url}: {exc}"
-            ) from exc
-
-    def _close_late(self, connecting: asyncio.Future[WebSocketClientConnection]) -> None:
-        self._connecting.discard(connecting)
-        if not connecting.cancelled() and connecting.exception() is None:
-            connecting.result().close()
-        self._changed()
-
     @property
     def where(self) -> str:
         """The server's URL, for messages."""
@@ -689,7 +465,8 @@ class AsyncWseClient:
 
     # -- what happens to the connection
 
-    def _welcomed(self, link: _ClientLink, welcome: Any) -> None:
+    def on_welcome(self, link: ClientLink, welcome: Any) -> None:
+        """For its connections: the server let one in."""
         if link is not self.link:
             return
         self._set_status(Status.READY)
@@ -697,10 +474,10 @@ class AsyncWseClient:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(welcome)
 
-    def link_ended(self, link: _ClientLink, code: int, reason: str) -> None:
+    def on_link_ended(self, link: ClientLink, code: int, reason: str) -> None:
         """A connection is over: come back, or stay OFFLINE."""
         link.over.set()
-        self._drained()
+        self.on_drained()
         if link is not self.link:
             return
         self.link = None
@@ -721,7 +498,8 @@ class AsyncWseClient:
         )
         self._finish(error)
 
-    def _socket_closed(self, link: _ClientLink) -> None:
+    def on_socket_closed(self, link: ClientLink) -> None:
+        """For its connections: a socket is closed."""
         self._sockets.discard(link)
         self._changed()
 
@@ -731,12 +509,12 @@ class AsyncWseClient:
         was_coming_back = self._status is Status.RE_CONNECTING
         self._failure = error
         self._set_status(Status.OFFLINE)
-        self._inbox.end(error)
+        self.inbox.end(error)
         if self._settled is not None and not self._settled.done():
             self._settled.set_exception(error)
             self._settled.exception()
         elif was_coming_back and not isinstance(error, ConnectionNotReady):
-            self._report(error)
+            self.report(error)
 
     def _set_status(self, status: Status) -> None:
         if status is not self._status:
@@ -752,7 +530,8 @@ class AsyncWseClient:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _drained(self) -> None:
+    def on_drained(self) -> None:
+        """For its connections: what had waited to be sent has left."""
         self._changed()
 
     async def _wait_for_change(self) -> None:
@@ -765,7 +544,7 @@ class AsyncWseClient:
 
     # -- talking
 
-    def ready_link(self, what: str) -> _ClientLink:
+    def ready_link(self, what: str) -> ClientLink:
         """The connection to do ``what`` on. Any thread.
 
         Raises:
@@ -800,7 +579,7 @@ class AsyncWseClient:
         self._check_room(link, len(data))
         link.send_packed(data, binary)
 
-    def _check_room(self, link: _ClientLink, size: int) -> None:
+    def _check_room(self, link: ClientLink, size: int) -> None:
         waiting = link.buffered
         if waiting and waiting + size > self.endpoint.limits.max_send_buffer:
             raise WseError(
@@ -875,7 +654,7 @@ class AsyncWseClient:
             NotAuthorized: The client came back and was refused.
         """
         self._check_used("receive")
-        return await self._inbox.get(None, timeout, "message")
+        return await self.inbox.get(None, timeout, "message")
 
     async def wait_for(
         self,
@@ -905,7 +684,7 @@ class AsyncWseClient:
         def wanted(message: Message) -> bool:
             return bool(message.type == type and (predicate is None or predicate(message.payload)))
 
-        message = await self._inbox.get(wanted, timeout, f"message of the type {type!r}")
+        message = await self.inbox.get(wanted, timeout, f"message of the type {type!r}")
         return message.payload
 
     async def wait_ready(self, *, timeout: float | None = None) -> None:
@@ -997,10 +776,12 @@ class AsyncWseClient:
         if handler.once or signal.is_last(args):
             self.lane.post(handler, args)
 
-    def _ignore(self, type: Any, payload: Any) -> None:
+    def on_ignored(self, type: Any, payload: Any) -> None:
+        """For its connections: nobody takes a message."""
         self._emit(self.when.ignored, Message(type, payload))
 
-    def _report(self, error: WseError) -> None:
+    def report(self, error: WseError) -> None:
+        """For its connections: tell a problem that has no caller, by the error signal or the log."""
         handlers = self.when.error.take(error)
         if not handlers:
             log_error(logger, error, self)
@@ -1008,7 +789,7 @@ class AsyncWseClient:
             self.lane.post(handler, (error,), log_failure(logger, handler))
 
     def _handler_failed(self, handler: Handler, exc: BaseException) -> None:
-        self._report(handler_error(handler, exc))
+        self.report(handler_error(handler, exc))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._status} {self.where}>"
@@ -1017,41 +798,6 @@ class AsyncWseClient:
 def _retrieve(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def is_passing(error: WseError) -> bool:
-    """Whether another attempt may end better: the place where that is decided."""
-    if isinstance(error, ConnectTimeout):
-        return True
-    if isinstance(error, ConnectionFailed):
-        status = error.details.get("status")
-        if status is not None:
-            return status in PASSING_HTTP
-        code = error.details.get("code")
-        if code is not None:
-            return code in PASSING_CODES
-        return isinstance(error.__cause__, OSError) and not isinstance(
-            error.__cause__, ssl.SSLCertVerificationError
-        )
-    return False
-
-
-def check_url(url: Any) -> None:
-    """Refuse what is no WebSocket URL.
-
-    Raises:
-        ValueError: It is not ``ws://host`` or ``wss://host``.
-    """
-    example = "such as ws://localhost:4200"
-    if not isinstance(url, str):
-        raise ValueError(f"the URL of a server is a string {example}, not {url!r}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise ValueError(f"{url!r} is not a URL {example}: {exc}") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
-        raise ValueError(f"{url!r} is not a WebSocket URL {example}")
 
 
 def check_meta(meta: Any) -> None:

@@ -1,0 +1,175 @@
+"""Reaching a server: Tornado's handshake, the choice of the transport, and which failures pass."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httputil import HTTPHeaders
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from ..errors import ConnectionFailed, ConnectTimeout, WseError, origin_of
+from ..transport.bare import bare_transport, take_idle_socket
+from ..transport.resolver import DaemonResolver
+from ..transport.tornado_ws import TornadoClientTransport
+from .client_link import ClientLink
+from .link import ABNORMAL, SERVICE_RESTART, TRY_AGAIN, Endpoint
+
+__all__ = ["JUMPING", "PASSING_CODES", "Dialer", "check_url", "is_passing"]
+
+JUMPING = 4000
+# Closings after which coming back makes sense (WIRE.md 5); 1000 is final whatever its reason.
+PASSING_CODES = frozenset({1005, ABNORMAL, 1011, SERVICE_RESTART, TRY_AGAIN, 1014, JUMPING})
+PASSING_HTTP = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Dialer:
+    """Opens the sockets of one client.
+
+    Args:
+        endpoint: What the client's connections share.
+        headers: Further HTTP headers of the handshake.
+        ssl_options: For ``wss://``.
+        compression: Tornado's options for permessage-deflate; None offers none.
+        shared: Whether threads other than the loop's send, too.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        headers: dict[str, str],
+        ssl_options: ssl.SSLContext | dict[str, Any] | None,
+        compression: dict[str, Any] | None,
+        shared: bool,
+    ) -> None:
+        self._endpoint = endpoint
+        self._headers = headers
+        self._ssl_options = ssl_options
+        self._compression = compression
+        self._shared = shared
+
+    async def open(self, url: str, seconds: float) -> WebSocketClientConnection:
+        """Do the handshake.
+
+        Raises:
+            ConnectTimeout: It took longer than so many seconds.
+            ConnectionFailed: The server cannot be reached, or is no WebSocket server.
+        """
+        request = HTTPRequest(
+            url,
+            headers=HTTPHeaders(self._headers),
+            connect_timeout=seconds,
+            request_timeout=seconds,
+            ssl_options=self._ssl_options,
+        )
+        connecting = asyncio.ensure_future(
+            websocket_connect(
+                request,
+                subprotocols=[self._endpoint.protocol.name],
+                max_message_size=self._endpoint.limits.max_message_size,
+                compression_options=self._compression,
+                resolver=DaemonResolver(),
+            )
+        )
+        # Tornado cannot be told to stop connecting: what nobody waits for any more is closed as
+        # soon as it is open. Its own time-outs bound that.
+        try:
+            await asyncio.wait({connecting})
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_close_late)
+            raise
+        try:
+            return connecting.result()
+        except HTTPClientError as exc:
+            if exc.code == 599:
+                raise ConnectTimeout(None, {}, f"{url} did not answer in time") from exc
+            raise ConnectionFailed(
+                None,
+                {"status": exc.code},
+                f"{url} answered with HTTP {exc.code} {exc.message or ''}".rstrip()
+                + " instead of a WebSocket",
+            ) from exc
+        except (OSError, ssl.SSLError) as exc:
+            raise ConnectionFailed(
+                None, {"origin": origin_of(exc)}, f"cannot reach {url}: {exc}"
+            ) from exc
+
+    async def attach(self, ws: WebSocketClientConnection, link: ClientLink) -> None:
+        """Give the link its transport: a bare socket where nothing but TCP is below the frames
+        and nothing has come yet, else Tornado's."""
+        endpoint = self._endpoint
+        protocol = ws.protocol
+        sock = None
+        if (
+            endpoint.transport == "auto"
+            and protocol is not None
+            and protocol.stream is not None
+            and "Sec-WebSocket-Extensions" not in (ws.headers or {})
+            and ws.read_queue.empty()
+            and not protocol.client_terminated
+        ):
+            sock = take_idle_socket(protocol.stream)
+        if sock is None:
+            link.attach(TornadoClientTransport(ws, link, endpoint.limits.close_timeout))
+            return
+        ws.close()  # Tornado's part is over
+        transport = bare_transport(
+            sock,
+            link,
+            is_client=True,
+            max_message_size=endpoint.limits.max_message_size,
+            close_timeout=endpoint.limits.close_timeout,
+            io=endpoint.dispatcher.io,
+            shared=self._shared,
+        )
+        link.attach(transport)  # before the socket is read
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
+        except BaseException:
+            sock.close()
+            link.connection_lost(ABNORMAL, "")
+            raise
+
+
+def _close_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
+
+
+def is_passing(error: WseError) -> bool:
+    """Whether another attempt may end better: the place where that is decided."""
+    if isinstance(error, ConnectTimeout):
+        return True
+    if isinstance(error, ConnectionFailed):
+        status = error.details.get("status")
+        if status is not None:
+            return status in PASSING_HTTP
+        code = error.details.get("code")
+        if code is not None:
+            return code in PASSING_CODES
+        return isinstance(error.__cause__, OSError) and not isinstance(
+            error.__cause__, ssl.SSLCertVerificationError
+        )
+    return False
+
+
+def check_url(url: Any) -> None:
+    """Refuse what is no WebSocket URL.
+
+    Raises:
+        ValueError: It is not ``ws://host`` or ``wss://host``.
+    """
+    example = "such as ws://localhost:4200"
+    if not isinstance(url, str):
+        raise ValueError(f"the URL of a server is a string {example}, not {url!r}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"{url!r} is not a URL {example}: {exc}") from None
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
+        raise ValueError(f"{url!r} is not a WebSocket URL {example}")
