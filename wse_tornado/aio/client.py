@@ -355,7 +355,9 @@ class AsyncWseClient:
         """Connect, and come back for as long as that is wanted."""
         loop = asyncio.get_running_loop()
         attempt = 0
+        error: WseError | None = None
         while True:
+            earlier, error = error, None
             first = self._status is Status.CONNECTING
             deadline = first_deadline if first else loop.time() + self.endpoint.timeout
             try:
@@ -379,6 +381,8 @@ class AsyncWseClient:
                 await asyncio.sleep(self._backoff.delay(attempt))
                 attempt += 1
                 continue
+            if isinstance(error, ConnectTimeout) and error.__cause__ is None:
+                error.__cause__ = earlier  # what the attempts before it met
             if self._backoff is None or not is_passing(error):
                 self._finish(error)
                 return
@@ -781,7 +785,7 @@ class AsyncWseClient:
         self._emit(self.when.ignored, Message(type, payload))
 
     def report(self, error: WseError) -> None:
-        """For its connections: tell a problem that has no caller, by the error signal or the log."""
+        """For its connections: tell a problem that has no caller, by signal or log."""
         handlers = self.when.error.take(error)
         if not handlers:
             log_error(logger, error, self)
