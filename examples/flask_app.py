@@ -87,6 +87,7 @@ def online():
 
 @app.post("/notify/<user>")
 def notify(user):
+    # check here who may do this
     return {"devices": app.config["SOCKETS"].send(user, "note", request.form["text"])}
 
 

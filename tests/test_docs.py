@@ -195,6 +195,27 @@ def test_systemd_takes_its_unit(name: str, block: Block, tmp_path: Path) -> None
     assert (done.returncode, complaints) == (0, []), done.stderr
 
 
+SCRIPT = re.compile(r"<script type=\"module\">\n(.*?)</script>", re.DOTALL)
+
+
+def scripts() -> list[tuple[str, str]]:
+    found = [(name, block.code) for name, block in blocks_of("js")]
+    for name, block in blocks_of("html"):
+        found += [(name, script) for script in SCRIPT.findall(block.code)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "script"), scripts(), ids=lambda value: str(value).strip()[:20])
+def test_node_takes_the_javascript(name: str, script: str, tmp_path: Path) -> None:
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    (tmp_path / "script.mjs").write_text(script, "utf-8")
+    done = subprocess.run(
+        ["node", "--check", str(tmp_path / "script.mjs")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{name}: {done.stderr}"
+
+
 # -- what the pages say
 
 
