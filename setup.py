@@ -41,7 +41,14 @@ setup(
         "msgpack": MSGPACK,
         "bench": [*FAST, *BENCH],
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8", *MSGPACK],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "trustme>=1.2", *MSGPACK],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "flask>=3",
+            "hypothesis>=6.100",
+            "trustme>=1.2",
+            *MSGPACK,
+        ],
     },
     entry_points={
         "console_scripts": ["wse-tornado = wse_tornado.cli:main"],

@@ -283,7 +283,7 @@ def test_a_reason_cannot_carry_more_than_a_reason(flavour: str) -> None:
     """Line breaks, headers and frames inside a reason text stay text of one close frame."""
     reason = "bye\r\nX-Evil: 1\r\n\r\n\x81\x05hello" + "é" * 200
     with serve(flavour) as served, enter(served) as peer:
-        served.do(served.core.drop_client, "user", reason)
+        served.do(served.server.drop_client, "user", reason)
         with pytest.raises(Closed) as caught:
             peer.recv()
         assert caught.value.code == 1000

@@ -2,6 +2,8 @@
 
 The plain names block: `WseServer` and `WseClient` need no ``async``. `AsyncWseServer` and
 `AsyncWseClient` are the same on your own Tornado loop.
+
+(PYTEST_DONT_REWRITE: the package ships a pytest plugin, and has no asserts for it to rewrite.)
 """
 
 from .admission import AuthRequest, Challenge

@@ -28,8 +28,8 @@ class Limits:
 
     max_queue: int = 1000
     """Messages of one connection that may wait for their handlers before reading pauses. It does
-    not pause while a call to that peer is pending, whose answer stands behind them; with ten times
-    as many the connection is closed with 1013."""
+    not pause while a call to that peer is pending, or a client's ``receive`` waits: what is waited
+    for stands behind them. With ten times as many the connection is closed with 1013."""
 
     max_pending_calls: int = 10_000
     """Calls of one connection that may be under way in each direction. A further one made here

@@ -1,5 +1,6 @@
 """Pull style: ``receive``, iteration, ``wait_for``, ``wait``, and many calls with ``submit``."""
 
+import queue
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed, wait
@@ -309,3 +310,22 @@ def test_futures_end_when_the_client_is_closed():
                 future.result(seconds(1))
         assert time.monotonic() - began < seconds(1)
         served.server.held.set()
+
+
+def test_waiting_for_a_message_reads_on_past_messages_that_wait_for_handlers() -> None:
+    """A handler that waits for what stands behind a full queue gets it."""
+    got: queue.Queue[object] = queue.Queue()
+
+    with serve("blocking") as served:
+        with WseClient(served.url, limits=Limits(max_queue=5)) as client:
+
+            @client.channel.on("work")
+            def work(payload: int) -> None:
+                if payload == 0:
+                    got.put(client.wait_for("at last", timeout=seconds(10)))
+
+            client.connect("me")
+            for i in range(30):
+                served.server.broadcast("work", i)
+            served.server.broadcast("at last", "here")
+            assert got.get(timeout=seconds(10)) == "here"

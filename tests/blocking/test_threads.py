@@ -72,6 +72,7 @@ from wse_tornado import (
     RpcTimeout,
     SendTimeout,
     Status,
+    WaitTimeout,
     WrongThread,
     WseClient,
     WseServer,
@@ -826,3 +827,29 @@ def test_a_coroutine_handler_after_the_end_of_the_loop_is_reported(caplog):
         client.close()
         first.set()
         wait_until(lambda: "loop thread" in caplog.text)
+
+
+def test_a_stuck_inline_handler_does_not_hold_up_close_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from wse_tornado.blocking import loop as loop_module
+
+    monkeypatch.setattr(loop_module, "_JOIN_SECONDS", 0.2)
+    gate = threading.Event()
+    entered = threading.Event()
+
+    def stuck(payload: object) -> None:
+        entered.set()
+        gate.wait(seconds(20))
+
+    with serve("blocking") as served:
+        loop = LoopThread("wse-tornado-stuck")
+        client = WseClient(served.url, loop=loop, limits=Limits(close_timeout=0.1))
+        client.channel.on("stick", stuck, inline=True)
+        client.connect("me")
+        served.server.broadcast("stick")
+        assert entered.wait(seconds(5))
+        with pytest.raises(WaitTimeout):
+            client.close()
+        assert "does not end" in caplog.text
+        gate.set()

@@ -158,7 +158,7 @@ def test_a_peer_that_vanishes_is_1006(transport: str) -> None:
 def test_a_peer_that_does_not_answer_the_close_frame_is_cut(transport: str) -> None:
     with echo_server(transport, limits=Limits(close_timeout=0.1)) as served:
         with get_in(served) as peer:
-            served.do(served.core.drop_client, "user", "go")
+            served.do(served.server.drop_client, "user", "go")
             opcode, payload = peer.recv_frame()
             assert (opcode, payload) == (CLOSE, struct.pack("!H", 1000) + b"go")
             peer.sock.settimeout(seconds(5))
@@ -171,7 +171,7 @@ def test_a_peer_that_does_not_answer_the_close_frame_is_cut(transport: str) -> N
 def test_messages_after_our_close_frame_reach_nobody(transport: str) -> None:
     with echo_server(transport) as served, get_in(served) as peer:
         served.server.channel.on("late", lambda conn, payload: served.events.append(("late",)))
-        served.do(served.core.drop_client, "user")
+        served.do(served.server.drop_client, "user")
         for _ in range(5):
             peer.send("late", None, None)
         assert peer.wait_closed() == (1000, "wse.by-server")

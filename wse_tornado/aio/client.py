@@ -145,7 +145,7 @@ class AsyncWseClient:
         self.when.updated.take(Status.IDLE)
         self._status = Status.IDLE
         self._lane: Lane | None = None
-        self.inbox = Inbox(self.endpoint.limits.max_inbox)
+        self.inbox = Inbox(self.endpoint.limits.max_inbox, self._read_on)
         self.solver: Handler | None = None
         self._identity: Any = None
         self._meta: Any = None
@@ -691,6 +691,10 @@ class AsyncWseClient:
         message = await self.inbox.get(wanted, timeout, f"message of the type {type!r}")
         return message.payload
 
+    def _read_on(self) -> None:
+        if self.link is not None:
+            self.link.read_on()
+
     async def wait_ready(self, *, timeout: float | None = None) -> None:
         """Wait until the client is READY, after a loss for instance.
 
@@ -715,7 +719,8 @@ class AsyncWseClient:
             True, or False where the time is over first.
 
         Raises:
-            NotAuthorized: The client came back and was refused.
+            NotAuthorized: The client was refused.
+            ConnectTimeout, ConnectionFailed: The last `connect` had failed so.
         """
 
         async def over() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .client import AsyncWseClient
 
 __all__ = ["ClientLink"]
+
+logger = logging.getLogger("wse_tornado.client")
 
 
 class ClientLink(Link):
@@ -111,10 +114,19 @@ class ClientLink(Link):
             inbox.offer(Message(type, payload), keep=False)
         super()._deliver(type, payload)
 
+    def _must_read(self) -> bool:
+        return bool(self.pending) or self._client.inbox.awaited
+
     def _unheard(self, type: Any, payload: Any) -> None:
-        message = Message(type, payload)
-        if not self._client.inbox.offer(message, keep=True):
+        inbox = self._client.inbox
+        dropped = inbox.dropped
+        if not inbox.offer(Message(type, payload), keep=True):
             self._client.on_ignored(type, payload)
+        if inbox.dropped == 1 and not dropped:
+            logger.warning(
+                "%r: nobody receives; from now on the oldest message is dropped for each new one",
+                self._client,
+            )
 
     def _report(self, error: WseError) -> None:
         self._client.report(error)

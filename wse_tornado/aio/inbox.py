@@ -20,17 +20,24 @@ class Inbox:
 
     Args:
         size: How many messages may wait.
+        on_wait: Called when somebody begins to wait.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, on_wait: Callable[[], None] | None = None) -> None:
         self._messages: deque[Message] = deque()
         self._size = size
+        self._on_wait = on_wait
         self._waiters: list[tuple[Wanted | None, asyncio.Future[Message]]] = []
         self._ended: WseError | None = None
         self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiters)
 
     def offer(self, message: Message, *, keep: bool) -> bool:
         """Give a message to the first who waits for it, else keep it.
@@ -78,6 +85,8 @@ class Inbox:
         future: asyncio.Future[Message] = loop.create_future()
         waiter = (wanted, future)
         self._waiters.append(waiter)
+        if self._on_wait is not None:
+            self._on_wait()
         timer = None
         if timeout is not None:
             timer = loop.call_later(timeout, _time_out, future, timeout, what)

@@ -249,11 +249,20 @@ class Link(ABC):
         if self.lane.waiting >= OVERFLOW * limits.max_queue:
             self._cut(TRY_AGAIN, Reason.QUEUE_OVERFLOW)
             return
-        if self.pending or self._transport is None:
-            return  # the answer we wait for stands behind these messages
+        if self._must_read() or self._transport is None:
+            return
         self._paused = True
         self._transport.pause_reading()
         self.lane.notify_when_below(limits.max_queue // 2, self._resume)
+
+    def _must_read(self) -> bool:
+        """Whether something that is waited for here may stand behind the messages that wait."""
+        return bool(self.pending)
+
+    def read_on(self) -> None:
+        """Somebody waits for what may not have been read."""
+        if self._paused:
+            self._resume()
 
     def _resume(self) -> None:
         if self._paused and self._transport is not None:

@@ -265,7 +265,8 @@ class WseClient:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        if not self._loop.detached:  # a forked child leaves the parent's block, too
+            self.close()
 
     async def _goodbye(self) -> None:
         await self._core.close()
@@ -363,6 +364,7 @@ class WseClient:
             RpcDisconnected: The connection ended first.
             RpcFailed: The procedure raised; its code and details.
             ConnectionNotReady: There is no connection.
+            SendTimeout: The server did not take what waits to be sent already; nothing was sent.
             NotSerializable: The payload cannot be packed; nothing was sent.
             ValueError: The name is not a non-empty string, or the time-out is not above 0.
             WrongThread: On the loop thread, or on a copy left by a fork.
@@ -572,7 +574,8 @@ class WseClient:
             True, or False where the time is over first.
 
         Raises:
-            NotAuthorized: The client came back and was refused.
+            NotAuthorized: The client was refused.
+            ConnectTimeout, ConnectionFailed: The last `connect` had failed so.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         self._loop.check_may_block("wait")

@@ -32,6 +32,7 @@ logger = logging.getLogger("wse_tornado")
 # Locks cannot be interrupted by Ctrl-C on Windows: there, waits are cut into slices.
 _SLICE = 0.05 if sys.platform == "win32" else None
 _LONGEST = threading.TIMEOUT_MAX
+_JOIN_SECONDS = 5.0  # for a loop that something blocks to come to its end
 _EXIT_SECONDS = 0.4  # for saying goodbye when the interpreter exits
 _LAST_TURNS = 5  # of the loop at its end; a result passes that many tasks on its way out
 _SLACK = 0.2  # what a wait grants the loop beyond its deadline to report a better error
@@ -197,6 +198,11 @@ class LoopThread:
         """Whether the thread runs."""
         return self._open
 
+    @property
+    def detached(self) -> bool:
+        """Whether this is a copy that a fork left in a child process."""
+        return self._detached
+
     def acquire(self) -> None:
         """Count one more user; the first one starts the thread.
 
@@ -220,7 +226,11 @@ class LoopThread:
             self._users -= 1
             thread = self._stop() if self._users == 0 else None
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(_JOIN_SECONDS)
+            if thread.is_alive():
+                logger.error(
+                    "%r does not end: does an inline handler, or a coroutine, block?", self
+                )
 
     def __enter__(self) -> LoopThread:
         self.acquire()
@@ -232,7 +242,14 @@ class LoopThread:
     def _start(self) -> None:
         ending = self._ending
         if ending is not None and ending is not threading.current_thread():
-            ending.join()  # it still uses what the new thread will use
+            ending.join(_JOIN_SECONDS)  # it still uses what the new thread will use
+            if ending.is_alive():
+                raise ConnectionNotReady(
+                    None,
+                    {},
+                    "the loop thread cannot start again: an inline handler, or a coroutine, has "
+                    "been blocking it since before it was to end",
+                )
         self._ending = None
         started = Wait()
         thread = threading.Thread(target=self._main, args=(started,), name=self.name, daemon=True)

@@ -396,7 +396,8 @@ class WseServer:
         return self.start()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.stop()
+        if not self._loop.detached:  # a forked child leaves the parent's block, too
+            self.stop()
 
     # -- for users
 
