@@ -54,6 +54,8 @@ def read_whole(data: bytes, *, masked: bool) -> tuple[list[Event], FrameError | 
 def check_frames(data: bytes, cuts: Iterable[int], *, masked: bool) -> None:
     """However a stream is cut, it gives the same events, the same end, and holds a bounded rest."""
     whole, whole_error = read_whole(data, masked=masked)
+    code = whole_error.code if whole_error is not None else None
+    assert (whole, code) == read_plainly(data, masked=masked)
     parser = FrameParser(masked=masked, max_message_size=MAX_SIZE)
     events: list[Event] = []
     position = 0
@@ -83,6 +85,59 @@ def check_frames(data: bytes, cuts: Iterable[int], *, masked: bool) -> None:
         assert len(parser.error.reason.encode()) <= 123
         assert parser._fragments is None
         assert parser.feed(data) == []
+
+
+def read_plainly(data: bytes, *, masked: bool) -> tuple[list[Event], int | None]:
+    """RFC 6455 section 5 once more, the plain way and all at once: events, and the code of an
+    error. Lengths are looked at before anything else of a frame, reserved bits after them."""
+    events: list[Event] = []
+    message: bytearray | None = None
+    kind = at = 0
+    while len(data) - at >= 2:
+        first, second = data[at], data[at + 1]
+        opcode, final, control = first & 0x0F, bool(first & 0x80), bool(first & 0x08)
+        size, start = second & 0x7F, at + 2
+        if bool(second & 0x80) != masked or (size > 125 and control):
+            return events, 1002
+        if size > 125:
+            start += 2 if size == 126 else 8
+            if len(data) < start:
+                break
+            size = int.from_bytes(data[at + 2 : start], "big")
+            if size > MAX_SIZE:
+                return events, 1009
+        begins = opcode in (TEXT, BINARY)
+        if (
+            first & 0x70
+            or opcode not in (0, TEXT, BINARY, CLOSE, PING, PONG)
+            or (control and not final)
+            or (begins and message is not None)
+            or (opcode == 0 and message is None)
+        ):
+            return events, 1002
+        if not control and size + len(message or b"") > MAX_SIZE:
+            return events, 1009
+        key, start = data[start : start + 4 * masked], start + 4 * masked
+        if len(data) < start + size:
+            break
+        payload = bytes(
+            byte ^ (key[i % 4] if key else 0) for i, byte in enumerate(data[start : start + size])
+        )
+        at = start + size
+        if control:
+            events.append((opcode, payload))
+            if opcode == CLOSE:
+                break
+            continue
+        kind = opcode or kind
+        message = (message or bytearray()) + payload
+        if final:
+            whole, message = bytes(message), None
+            try:
+                events.append((kind, whole if kind == BINARY else whole.decode("utf-8")))
+            except UnicodeDecodeError:
+                return events, 1007
+    return events, None
 
 
 def _described(error: FrameError | None) -> tuple[int, str] | None:
@@ -144,11 +199,16 @@ def check_text(data: bytes) -> None:
         expected = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         expected = None
-    if not isinstance(expected, list) or not expected:
-        return
-    if isinstance(expected[0], str):
-        padded = [*expected, None, None]
-        assert repr(json_protocol.unpack(text)) == repr(tuple(padded[:3]))
+    is_message = isinstance(expected, list) and expected
+    if not is_message or (expected[0] and not isinstance(expected[0], str)):
+        try:
+            json_protocol.unpack(text)
+        except (ValueError, RecursionError):
+            return
+        raise AssertionError(f"no message was read as one: {text!r}")
+    assert isinstance(expected, list)
+    padded = [expected[0] if isinstance(expected[0], str) else None, *expected[1:], None, None]
+    assert repr(json_protocol.unpack(text)) == repr(tuple(padded[:3]))
 
 
 def _refuse(name: str) -> Any:
@@ -194,7 +254,13 @@ class Door:
     # what comes from the peer
 
     def _receive(self, value: tuple[str | None, Any]) -> None:
+        before, asked = self.admission.state, len(self.asked)
         self._do(self.admission.receive(*value))
+        expected = {State.STRANGER: "hi", State.CHALLENGED: "challenge"}.get(before)
+        if expected is None:  # nothing is waited for
+            assert (self.admission.state, len(self.asked)) == (before, asked)
+        elif value[0] != expected:
+            assert (self.admission.state, len(self.asked)) == (State.REFUSED, asked)
 
     # what handlers do, each in its own time
 
