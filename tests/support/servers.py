@@ -72,11 +72,12 @@ def serve(
     *,
     identify: Callable[..., Any] | None = accept_all,
     setup: Callable[[Any], None] | None = None,
+    handlers: Any = (),
     **options: Any,
 ) -> Iterator[Served]:
     """Run a server of a flavour on a free port of 127.0.0.1. ``setup(server)`` runs before."""
     if flavour == "blocking":
-        server = WseServer(identify=identify, host="127.0.0.1", **options)
+        server = WseServer(identify=identify, host="127.0.0.1", handlers=handlers, **options)
         served = Served(server, server._core, lambda fn, *args: fn(*args))
         served.record()
         if setup is not None:
@@ -101,7 +102,7 @@ def serve(
         served.record()
         if setup is not None:
             setup(core)
-        do(lambda: core.listen(0, "127.0.0.1"))
+        do(lambda: core.listen(0, "127.0.0.1", handlers=handlers))
         try:
             yield served
         finally:

@@ -33,6 +33,7 @@ from .link import (
     log_error,
     log_failure,
 )
+from .pages import PageRule, with_pages
 from .script import ScriptHandler, script_path
 
 __all__ = ["AsyncWseServer", "ServerSignals"]
@@ -310,6 +311,7 @@ class AsyncWseServer:
         path: str = r"/.*",
         ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
         xheaders: bool = False,
+        handlers: Iterable[PageRule] = (),
     ) -> int:
         """Serve on a port of its own; the loop must be running.
 
@@ -319,6 +321,9 @@ class AsyncWseServer:
             path: Where it answers, a regular expression; everywhere by default.
             ssl_options: Serve ``wss://``, as for Tornado's ``HTTPServer``.
             xheaders: Believe ``X-Real-Ip`` and ``X-Forwarded-For``; only behind your own proxy.
+            handlers: Rules of pages beside the socket, as ``tornado.web.Application`` takes them:
+                ``[(r"/", MainHandler)]``. They come before the socket, also at its own path, except
+                where a request asks for a WebSocket. For more than pages, mount `routes`.
 
         Returns:
             The port.
@@ -326,10 +331,12 @@ class AsyncWseServer:
         Raises:
             OSError: The port is taken or not allowed.
             RuntimeError: No loop is running in this thread.
+            TypeError: ``handlers`` is no list of rules.
         """
         asyncio.get_running_loop()
+        http = self._http_server(path, ssl_options, xheaders, handlers)
         sockets = bind_sockets(port, host or "")
-        self.add_sockets(sockets, path=path, ssl_options=ssl_options, xheaders=xheaders)
+        self._serve(http, sockets)
         self.port = int(sockets[0].getsockname()[1])
         return self.port
 
@@ -340,16 +347,29 @@ class AsyncWseServer:
         path: str = r"/.*",
         ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
         xheaders: bool = False,
+        handlers: Iterable[PageRule] = (),
     ) -> None:
         """Serve on listening sockets that exist already; see `listen`."""
-        self._stopping = False
-        http = HTTPServer(
-            Application(self.routes(path), log_function=lambda _handler: None),
+        self._serve(self._http_server(path, ssl_options, xheaders, handlers), sockets)
+
+    def _http_server(
+        self,
+        path: str,
+        ssl_options: ssl.SSLContext | dict[str, Any] | None,
+        xheaders: bool,
+        handlers: Iterable[PageRule],
+    ) -> HTTPServer:
+        rules = with_pages(self.routes(path), handlers)
+        return HTTPServer(
+            Application(rules, log_function=lambda _handler: None),
             ssl_options=ssl_options,
             xheaders=xheaders,
             # For the request of the handshake; Tornado would wait for an hour.
             idle_connection_timeout=self.endpoint.limits.auth_timeout,
         )
+
+    def _serve(self, http: HTTPServer, sockets: Iterable[socket.socket]) -> None:
+        self._stopping = False
         http.add_sockets(sockets)
         self._http_servers.append(http)
 
@@ -374,16 +394,26 @@ class AsyncWseServer:
             if self._all_gone is None or self._all_gone.done():
                 self._all_gone = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._all_gone)
+        self.endpoint.dispatcher.cancel_calls()  # nobody waits for their answers any more
         for http in self._http_servers:
             await http.close_all_connections()
         self._http_servers.clear()
         self.port = None
 
     async def _calls_served(self, grace: float) -> None:
+        """Wait until no call is being served, or the grace is over."""
+        served = asyncio.Event()
+        self.endpoint.on_served.add(served.set)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
-        while loop.time() < deadline and any(conn.serving for conn in self._open):
-            await asyncio.sleep(0.02)
+        try:
+            while any(conn.serving for conn in self._open):
+                served.clear()
+                await asyncio.wait_for(served.wait(), deadline - loop.time())
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            self.endpoint.on_served.discard(served.set)
 
     # -- for connections
 
@@ -425,9 +455,13 @@ class AsyncWseServer:
 
     def announce(self, conn: Connection, *, joined: bool) -> None:
         """Tell that it is in."""
+        news: list[tuple[Signal, tuple[Any, ...]]] = [(self.when.connected, (conn.handle,))]
         if joined:
-            self._emit(self.when.joined, conn.lane, conn.client.handle, conn.meta)
-        self._emit(self.when.connected, conn.lane, conn.handle)
+            news.insert(0, (self.when.joined, (conn.client.handle, conn.meta)))
+        # In one go: a handler of the first may drop the connection, which is told after the last.
+        conn.lane.post_all(
+            [(handler, args) for signal, args in news for handler in signal.take(*args)]
+        )
 
     def leave(self, conn: Connection, code: int, reason: str) -> None:
         """A connection is over."""

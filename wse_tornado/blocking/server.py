@@ -13,6 +13,7 @@ from ..aio.connection import Connection as CoreConnection
 from ..aio.identity import ClientIdentity as CoreIdentity
 from ..aio.identity import View
 from ..aio.link import TransportChoice, check_timeout
+from ..aio.pages import PageRule, check_rules
 from ..aio.server import AsyncWseServer, ServerSignals
 from ..errors import ConnectionNotReady, Reason
 from ..events import Channel
@@ -218,6 +219,11 @@ class WseServer:
             "tornado" leaves the frames of all connections to it.
         ssl_options: An ``ssl.SSLContext`` to serve ``wss://``.
         xheaders: Believe ``X-Real-Ip`` and ``X-Forwarded-For``; only behind your own proxy.
+        handlers: Rules of pages beside the socket, as ``tornado.web.Application`` takes them:
+            ``[(r"/", MainHandler)]``. They come before the socket, also at its own path, except
+            where a request asks for a WebSocket. The handlers are Tornado's: they run on the loop
+            thread, so they must not block, and of this server's methods may call all that do not
+            wait.
         loop: A `LoopThread` of your own; by default all blocking objects share one.
 
     Raises:
@@ -242,6 +248,7 @@ class WseServer:
         transport: TransportChoice = "auto",
         ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
         xheaders: bool = False,
+        handlers: Iterable[PageRule] = (),
         loop: LoopThread | None = None,
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
@@ -270,6 +277,7 @@ class WseServer:
         self._path = path
         self._ssl_options = ssl_options
         self._xheaders = xheaders
+        self._handlers = check_rules(handlers)
         self._lock = threading.Lock()
         self._started = False
         self._stopped: Wait | None = None
@@ -334,6 +342,7 @@ class WseServer:
             path=self._path,
             ssl_options=self._ssl_options,
             xheaders=self._xheaders,
+            handlers=self._handlers,
         )
 
     def _unlisten(self) -> None:
