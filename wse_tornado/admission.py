@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .errors import ErrorCode, ProtocolError, Reason, WseError, origin_of
+from .errors import ErrorCode, ProtocolError, Reason, WseError, origin_of, text_of
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -269,7 +269,7 @@ class Admission:
         error = WseError(
             ErrorCode.HANDLER_FAILED,
             {"origin": origin_of(exc)},
-            f"a handler of the admission raised {type(exc).__name__}: {exc}",
+            f"a handler of the admission raised {type(exc).__name__}: {text_of(exc)}",
         )
         error.__cause__ = exc
         if self.state is State.VALIDATING:

@@ -308,4 +308,12 @@ class WrongThread(WseError, RuntimeError):
 
 def origin_of(exc: BaseException) -> dict[str, Any]:
     """What an error answer tells of an exception: its type's name and its text (WIRE.md 4)."""
-    return {"name": type(exc).__name__, "message": str(exc)}
+    return {"name": type(exc).__name__, "message": text_of(exc)}
+
+
+def text_of(exc: BaseException) -> str:
+    """Its text, also of one whose ``__str__`` raises: what tells a failure must not fail."""
+    try:
+        return str(exc)
+    except Exception:
+        return f"<unprintable {type(exc).__name__}>"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .errors import ErrorCode, NotSerializable, WseError
+from .errors import ErrorCode, NotSerializable, WseError, text_of
 
 __all__ = ["InternalTypes", "JsonProtocol", "Message", "Protocol"]
 
@@ -129,7 +129,7 @@ def encode(protocol: Protocol, type: Any, payload: Any, stamp: Any = None) -> tu
         raise NotSerializable(
             ErrorCode.NOT_SERIALIZABLE,
             {"type": type},
-            f"the payload of {type!r} cannot be packed by {protocol.name}: {exc}",
+            f"the payload of {type!r} cannot be packed by {protocol.name}: {text_of(exc)}",
         ) from exc
 
 

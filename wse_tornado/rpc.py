@@ -20,6 +20,7 @@ from .errors import (
     RpcTimeout,
     WseError,
     origin_of,
+    text_of,
 )
 from .events import Handler, check_handler, check_user_type
 
@@ -244,7 +245,7 @@ def payload_from_error(
         details = {"origin": origin_of(exc), "rpc": rpc}
         answer = {
             "code": str(ErrorCode.RP_EXECUTION_FAILED),
-            "message": str(exc) or "Unexpected error",
+            "message": text_of(exc) or "Unexpected error",
             "details": details,
         }
     if expose:

@@ -21,6 +21,7 @@ from ..errors import (
     WaitTimeout,
     WseError,
     origin_of,
+    text_of,
 )
 from ..events import Channel, Handler, Signal, check_handler, check_user_type
 from ..limits import Limits
@@ -34,6 +35,7 @@ from .link import (
     NORMAL,
     Endpoint,
     TransportChoice,
+    check_closing,
     check_timeout,
     handler_error,
     log_error,
@@ -290,10 +292,15 @@ class AsyncWseClient:
 
         Raises:
             ValueError: The URL is none.
+            TypeError: Meta is not a dictionary.
             WseError: As `connect` does.
         """
         if not callable(url):
             check_url(url)
+        if not callable(meta):
+            check_meta(meta)
+        if timeout is not None:
+            check_timeout(timeout)
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.cancel()
@@ -316,7 +323,11 @@ class AsyncWseClient:
 
         Ends a connect, a reconnection, and every wait. Handlers stay registered, and the client
         may connect again.
+
+        Raises:
+            ValueError: The code may not be sent (RFC 6455 7.4), or the reason is not a string.
         """
+        check_closing(code, reason)
         self._stop(code, reason)
         closing = frozenset(self._sockets)  # not those of a connect() that comes later
         while closing & self._sockets:
@@ -368,7 +379,7 @@ class AsyncWseClient:
                 error = ConnectionFailed(
                     None,
                     {"origin": origin_of(exc)},
-                    f"connecting failed: {type(exc).__name__}: {exc}",
+                    f"connecting failed: {type(exc).__name__}: {text_of(exc)}",
                 )
                 error.__cause__ = exc
             else:
@@ -456,8 +467,16 @@ class AsyncWseClient:
                 return
             if exc is None:
                 answer.set_result(result)
-            else:
-                answer.set_exception(exc)
+                return
+            if not isinstance(exc, Exception):  # it would end the task that connects, untold
+                failed = ConnectionFailed(
+                    None,
+                    {"origin": origin_of(exc)},
+                    f"what connecting asked for ended with {type(exc).__name__}",
+                )
+                failed.__cause__ = exc
+                exc = failed
+            answer.set_exception(exc)
 
         self.endpoint.dispatcher.ask(Handler(value, inline=self._inline), (), done)
         return await answer
@@ -732,7 +751,7 @@ class AsyncWseClient:
         except WaitTimeout:
             return False
         if self._failure is not None and not isinstance(self._failure, ConnectionNotReady):
-            raise self._failure
+            raise self._failure.with_traceback(None)
         return True
 
     async def _within(self, waiting: Any, timeout: float | None, what: str) -> None:
@@ -745,7 +764,7 @@ class AsyncWseClient:
 
     def _over(self, what: str) -> WseError:
         if self._failure is not None:
-            return self._failure
+            return self._failure.with_traceback(None)  # or it grows with each time it is raised
         return ConnectionNotReady(
             None,
             {"status": str(self._status)},

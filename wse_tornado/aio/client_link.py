@@ -14,6 +14,7 @@ from ..errors import (
     Reason,
     WseError,
     origin_of,
+    text_of,
 )
 from ..protocol import Message
 from .link import NORMAL, Link
@@ -80,7 +81,7 @@ class ClientLink(Link):
             error = NotAuthorized(
                 ErrorCode.INVALID_CRA_HANDLER,
                 {"origin": origin_of(exc)},
-                f"the challenge solver raised {type(exc).__name__}: {exc}",
+                f"the challenge solver raised {type(exc).__name__}: {text_of(exc)}",
             )
             error.__cause__ = exc
             self._give_up(error)

@@ -140,7 +140,7 @@ class Connection(Link):
             return None
         try:
             auth.accept(result)
-        except TypeError as exc:
+        except Exception as exc:
             assert self._admission is not None
             return self._admission.failed(exc)
         return None

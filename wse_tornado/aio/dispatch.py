@@ -10,7 +10,7 @@ import asyncio
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,16 @@ OnError = Callable[[Handler, BaseException], None]
 def is_awaitable(value: Any) -> bool:
     """Whether ``await`` takes it."""
     return hasattr(type(value), "__await__")
+
+
+def failure_of(exc: BaseException) -> BaseException:
+    """What a plain function raised, as the failure it is: it is no task, so a CancelledError, which
+    a cancelled future's ``result()`` raises, does not mean that anybody cancelled it."""
+    if not isinstance(exc, asyncio.CancelledError):
+        return exc
+    failure = RuntimeError("what it asked the result of had been cancelled")
+    failure.__cause__ = exc
+    return failure
 
 
 class Lane(ABC):
@@ -48,6 +58,11 @@ class Lane(ABC):
             done: Called on the loop with its result or its exception; without it an exception
                 goes to the lane's ``on_error``.
         """
+
+    def post_all(self, jobs: Iterable[tuple[Handler, tuple[Any, ...]]]) -> None:
+        """Post several, with nothing between them, whatever the first of them causes."""
+        for handler, args in jobs:
+            self.post(handler, args)
 
     @abstractmethod
     def notify_when_below(self, waiting: int, callback: Callable[[], None]) -> None:
@@ -170,6 +185,14 @@ class LoopLane(Lane):
         if self._start(handler, args, done):
             self._advance()
 
+    def post_all(self, jobs: Iterable[tuple[Handler, tuple[Any, ...]]]) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.extend((handler, args, None) for handler, args in jobs)
+        if not self._busy:
+            self._busy = True
+            self._advance()
+
     def _advance(self) -> None:
         """Start what waits until something suspends or nothing is left."""
         while self._queue:
@@ -186,8 +209,8 @@ class LoopLane(Lane):
         """Run one handler. False if it is a coroutine that has suspended."""
         try:
             result = handler.fn(*args)
-        except Exception as exc:
-            self._finish(handler, done, None, exc)
+        except (Exception, asyncio.CancelledError) as exc:
+            self._finish(handler, done, None, failure_of(exc))
             return True
         except BaseException:
             self._busy = False
@@ -238,8 +261,8 @@ class LoopDispatcher(Dispatcher):
     def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
         try:
             result = handler.fn(*args)
-        except Exception as exc:
-            done(None, exc)
+        except (Exception, asyncio.CancelledError) as exc:
+            done(None, failure_of(exc))
             return
         if result is not None and is_awaitable(result):
             self._tasks.run(result, done)

@@ -80,7 +80,7 @@ class Inbox:
                 del self._messages[index]
                 return message
         if self._ended is not None:
-            raise self._ended
+            raise self._ended.with_traceback(None)  # or it grows with each time it is raised
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Message] = loop.create_future()
         waiter = (wanted, future)

@@ -23,6 +23,7 @@ from ..errors import (
     RpcError,
     WseError,
     origin_of,
+    text_of,
 )
 from ..events import Channel, Handler
 from ..limits import Limits
@@ -38,6 +39,7 @@ from ..rpc import (
 )
 from ..stats import Counters
 from ..transport.base import SharedMessage, Transport
+from ..transport.frames import may_be_sent
 from .dispatch import Dispatcher, Done, Lane
 
 __all__ = ["Endpoint", "Link", "TransportChoice"]
@@ -191,7 +193,7 @@ class Link(ABC):
             error = ProtocolError(
                 ErrorCode.MESSAGE_PROCESSING_ERROR,
                 {"origin": origin_of(exc)},
-                f"a message does not decode as {self._endpoint.protocol.name}: {exc}",
+                f"a message does not decode as {self._endpoint.protocol.name}: {text_of(exc)}",
             )
             error.__cause__ = exc
             self._bad_message(error)
@@ -236,12 +238,22 @@ class Link(ABC):
                 self._violation(f"the type {type!r} belongs to the library and is unknown")
             else:
                 self._unheard(type, payload)
+                self._check_queue()
             return
         args = self._handler_args(payload)
         lane = self.lane
         for handler in handlers:
             lane.post(handler, args)
         if not self._paused and lane.waiting >= self._endpoint.limits.max_queue:
+            self._pause()
+
+    def _check_queue(self) -> None:
+        """After what the peer caused to be queued, other than by a message for a handler."""
+        if (
+            self.ended is None
+            and not self._paused
+            and self.lane.waiting >= self._endpoint.limits.max_queue
+        ):
             self._pause()
 
     def _pause(self) -> None:
@@ -252,6 +264,9 @@ class Link(ABC):
         if self._must_read() or self._transport is None:
             return
         self._paused = True
+        if self._must_read():  # a thread has just begun a call: one of the two sees the other
+            self._paused = False
+            return
         self._transport.pause_reading()
         self.lane.notify_when_below(limits.max_queue // 2, self._resume)
 
@@ -318,6 +333,8 @@ class Link(ABC):
                 return
             except NotSerializable as unpackable:
                 exc = TypeError(f"the result of {name!r} cannot be packed: {unpackable}")
+            except WseError as refused:  # the protocol's own word
+                exc = refused
         if isinstance(exc, asyncio.CancelledError):
             exc = WseError(ErrorCode.RP_EXECUTION_FAILED, {}, f"{name!r} was cancelled")
         elif not isinstance(exc, WseError):
@@ -331,7 +348,7 @@ class Link(ABC):
     def _answer_error(self, error: dict[str, Any], stamp: str, legacy: bool) -> None:
         try:
             self._send_error(error, stamp, legacy)
-        except NotSerializable as exc:
+        except WseError as exc:
             self._report(exc)
             self._send_error({"code": error["code"], "details": {}}, stamp, legacy)
 
@@ -345,10 +362,11 @@ class Link(ABC):
         error = WseError(
             ErrorCode.RP_EXECUTION_FAILED,
             {"rpc": name, "origin": origin_of(exc)},
-            f"the procedure {name!r} raised {type(exc).__name__}: {exc}",
+            f"the procedure {name!r} raised {type(exc).__name__}: {text_of(exc)}",
         )
         error.__cause__ = exc
         self._report(error)
+        self._check_queue()
 
     def _handler_failed(self, handler: Handler, exc: BaseException) -> None:
         self._report(handler_error(handler, exc))
@@ -455,7 +473,8 @@ class Link(ABC):
         ):
             return False
         self.pending.add(call.rpc, call.stamp, resolve)
-        if transport.send_from_thread(call.data, call.binary):
+        # Looked at again: from here on `_pause` sees that somebody waits.
+        if not self._paused and transport.send_from_thread(call.data, call.binary):
             return True
         self.pending.forget(call.stamp)
         return False
@@ -587,12 +606,24 @@ def check_timeout(timeout: Any) -> float:
     return float(timeout)
 
 
+def check_closing(code: Any, reason: Any) -> None:
+    """Refuse what a close frame cannot say.
+
+    Raises:
+        ValueError: The code may not be sent (RFC 6455 7.4), or the reason is not a string.
+    """
+    if isinstance(code, bool) or not isinstance(code, int) or not may_be_sent(code):
+        raise ValueError(f"{code!r} is no close code that may be sent; 1000 is, or 3000 to 4999")
+    if not isinstance(reason, str):
+        raise ValueError(f"the reason of a closing is a string, not {reason!r}")
+
+
 def handler_error(handler: Handler, exc: BaseException) -> WseError:
     """What the error signal tells when a handler raised."""
     error = WseError(
         ErrorCode.HANDLER_FAILED,
         {"handler": getattr(handler.fn, "__qualname__", ""), "origin": origin_of(exc)},
-        f"{handler!r} raised {type(exc).__name__}: {exc}",
+        f"{handler!r} raised {type(exc).__name__}: {text_of(exc)}",
     )
     error.__cause__ = exc
     return error

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from ..aio.client import AsyncWseClient, ClientSignals, Generation
-from ..aio.link import NORMAL, TransportChoice, check_timeout
+from ..aio.link import NORMAL, TransportChoice, check_closing, check_timeout
 from ..backoff import Backoff
 from ..errors import (
     ConnectionFailed,
@@ -225,9 +225,11 @@ class WseClient:
         may connect again. Closing twice is no error.
 
         Raises:
+            ValueError: The code may not be sent (RFC 6455 7.4), or the reason is not a string.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         self._loop.check_may_block("close")
+        check_closing(code, reason)
         with self._life:
             held, self._held = self._held, False
         if not held:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from ..aio.dispatch import Dispatcher, Done, Lane, LoopDispatcher, OnError, is_awaitable
+from ..aio.dispatch import Dispatcher, Done, Lane, LoopDispatcher, OnError, failure_of, is_awaitable
 from ..errors import ErrorCode, WseError
 from ..events import Handler
 from .loop import Deadline, LoopThread, Wait, thread_state
@@ -281,7 +281,7 @@ class ThreadDispatcher(Dispatcher):
         try:
             result = handler.fn(*args)
         except BaseException as exc:  # nothing a handler raises leaves it: the loop is everybody's
-            done(None, exc)
+            done(None, failure_of(exc))
             return
         if result is not None and is_awaitable(result):
             contained = Handler(partial(_contain, result))
@@ -334,7 +334,7 @@ class ThreadDispatcher(Dispatcher):
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # SystemExit in a handler is a failure of the handler
-            return None, exc
+            return None, failure_of(exc)
         return result, None
 
     def _wait_for(self, awaitable: Awaitable[Any]) -> Any:

@@ -43,10 +43,13 @@ def take_socket(stream: IOStream) -> tuple[socket.socket, bytes] | None:
 
     Returns:
         A duplicate of its socket and what had been read from it, or None where the stream has
-        to stay in charge: it is not plain TCP, still writing, or closed. On success the stream
-        is closed.
+        to stay in charge: it is not plain TCP, still writing, or closed, or the process has no
+        file descriptor left. On success the stream is closed.
     """
     if type(stream) is not IOStream or stream.closed() or stream.writing():
+        return None
+    duplicate = _duplicate(stream)
+    if duplicate is None:
         return None
     early = cast("asyncio.Future[bytes]", stream.read_bytes(FLUSH_SIZE, partial=True))
     data = b""
@@ -54,9 +57,10 @@ def take_socket(stream: IOStream) -> tuple[socket.socket, bytes] | None:
         try:
             data = early.result()
         except StreamClosedError:
+            duplicate.close()
             return None
-    duplicate = _duplicate(stream)
     early.add_done_callback(_retrieve)
+    _let_go(stream)
     return duplicate, data
 
 
@@ -64,16 +68,29 @@ def take_idle_socket(stream: IOStream) -> socket.socket | None:
     """The same for a stream on which Tornado waits for the first byte."""
     if type(stream) is not IOStream or stream.closed() or stream.writing():
         return None
-    return _duplicate(stream)
+    duplicate = _duplicate(stream)
+    if duplicate is not None:
+        _let_go(stream)
+    return duplicate
 
 
-def _duplicate(stream: IOStream) -> socket.socket:
-    duplicate = stream.socket.dup()
-    duplicate.setblocking(False)
-    duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _duplicate(stream: IOStream) -> socket.socket | None:
+    try:
+        duplicate = stream.socket.dup()
+    except OSError:  # no file descriptor is left; what there is goes on
+        return None
+    try:
+        duplicate.setblocking(False)
+        duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:  # the peer is gone
+        duplicate.close()
+        return None
+    return duplicate
+
+
+def _let_go(stream: IOStream) -> None:
     stream.set_close_callback(None)
     stream.close()
-    return duplicate
 
 
 def _retrieve(future: asyncio.Future[bytes]) -> None:
@@ -348,10 +365,11 @@ class BareTransport(Transport):
     def close(self, code: int, reason: str) -> None:
         if self._said_close or self._lost:
             return
+        frame = self._frame(CLOSE, close_payload(code, cut_reason(reason)))  # may raise: first
         self._stop_sending()
         self._said_close = True
         self._verdict = self._verdict or (code, reason)
-        self._write(self._frame(CLOSE, close_payload(code, cut_reason(reason))))
+        self._write(frame)
         self._cutter = self._loop.call_later(self._close_timeout, self.abort)
         if self._paused:
             self.resume_reading()
@@ -382,7 +400,7 @@ class BareTransport(Transport):
             self._out_size += len(frame)
             if self._out_size >= FLUSH_SIZE:
                 self.flush()
-        elif self._lock is None and not self._out:
+        elif self._lock is None and not self._out and self._socket_transport is not None:
             self._write_now(frame)
         else:
             self._out.append(frame)

@@ -118,6 +118,11 @@ def close_payload(code: int, reason: str = "") -> bytes:
     return b"" if code == NO_STATUS else struct.pack("!H", code) + reason.encode("utf-8")
 
 
+def may_be_sent(code: int) -> bool:
+    """Whether a close frame may hold this code (RFC 6455 7.4)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
 def parse_close(payload: bytes) -> tuple[int, str]:
     """Code and reason of a close frame.
 
@@ -129,7 +134,7 @@ def parse_close(payload: bytes) -> tuple[int, str]:
     if len(payload) == 1:
         raise FrameError(PROTOCOL_ERROR, "a close frame holds half a code")
     code = _unpack_u16(payload)[0]
-    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+    if not may_be_sent(code):
         raise FrameError(PROTOCOL_ERROR, "a close frame holds a code that may not be sent")
     try:
         return code, payload[2:].decode("utf-8")
