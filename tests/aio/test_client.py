@@ -576,7 +576,6 @@ async def test_calls_return_raise_and_time_out() -> None:
                 await hanging
             assert gone.value.details == {"disconnected": [1000, "out"]}
             assert gone.value.sent
-        server.endpoint.dispatcher.close()
         assert server_errors == [ErrorCode.RP_EXECUTION_FAILED] * 2
 
 

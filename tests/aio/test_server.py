@@ -527,7 +527,6 @@ async def test_a_call_to_a_device_raises_what_it_should() -> None:
         with pytest.raises(RpcDisconnected) as error:
             await conn.call("hang")
         assert error.value.sent is False
-        client.endpoint.dispatcher.close()
 
 
 # -- handlers
@@ -683,7 +682,7 @@ async def test_a_cancelled_procedure_answers_with_an_error() -> None:
 
         call = asyncio.ensure_future(client.call("slow"))
         await began.wait()
-        server.endpoint.dispatcher.close()
+        server.endpoint.dispatcher.cancel_calls()
         with pytest.raises(WseError) as error:
             await call
         assert error.value.code == ErrorCode.RP_EXECUTION_FAILED
@@ -895,7 +894,6 @@ async def test_stop_does_not_wait_longer_than_the_grace() -> None:
         await server.stop(grace=0.1)
         with pytest.raises(RpcDisconnected, match="1012"):
             await call
-        server.endpoint.dispatcher.close()
 
 
 async def test_a_stopped_server_can_listen_again() -> None:

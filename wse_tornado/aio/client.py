@@ -332,6 +332,8 @@ class AsyncWseClient:
         closing = frozenset(self._sockets)  # not those of a connect() that comes later
         while closing & self._sockets:
             await self._wait_for_change()
+        if self._status is Status.OFFLINE:  # nobody has connected anew meanwhile
+            self.endpoint.dispatcher.cancel_calls()
 
     def abort(self) -> None:
         """Cut the sockets of what `close` did not end."""

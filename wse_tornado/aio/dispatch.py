@@ -98,8 +98,8 @@ class Dispatcher(ABC):
         """The loop of this thread is the one to use from now on."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Cancel what runs on the loop. Nothing may be posted after it."""
+    def cancel_calls(self) -> None:
+        """Cancel the coroutines that run beside the lanes: nobody waits for them any more."""
 
 
 class TaskSet:
@@ -126,8 +126,11 @@ class TaskSet:
         _tell(task, done)
 
     def cancel(self) -> None:
+        """Cancel them, but for the one that asks for it."""
+        current = asyncio.current_task()
         for task in tuple(self._tasks):
-            task.cancel()
+            if task is not current:
+                task.cancel()
 
 
 def _tell(task: asyncio.Task[Any], done: Done) -> None:
@@ -245,6 +248,7 @@ class LoopDispatcher(Dispatcher):
     def __init__(self) -> None:
         self.io = LoopIO()
         self._tasks = TaskSet()
+        self._calls = TaskSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._early: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
 
@@ -265,7 +269,7 @@ class LoopDispatcher(Dispatcher):
             done(None, failure_of(exc))
             return
         if result is not None and is_awaitable(result):
-            self._tasks.run(result, done)
+            self._calls.run(result, done)
         else:
             done(result, None)
 
@@ -281,5 +285,5 @@ class LoopDispatcher(Dispatcher):
         else:
             self._loop.call_soon_threadsafe(fn, *args)
 
-    def close(self) -> None:
-        self._tasks.cancel()
+    def cancel_calls(self) -> None:
+        self._calls.cancel()

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -82,6 +82,7 @@ class Endpoint:
         self.procedures = Procedures(handler_params, inline=inline)
         self.timeout = timeout
         self.counters = Counters()
+        self.on_served: set[Callable[[], None]] = set()  # told when a call of a peer has ended
         self.expose_errors = expose_errors
 
 
@@ -319,6 +320,8 @@ class Link(ABC):
         exc: BaseException | None,
     ) -> None:
         self.serving -= 1
+        for notify in self._endpoint.on_served:
+            notify()
         if self.ended is not None:
             if exc is not None and not isinstance(exc, (WseError, asyncio.CancelledError)):
                 self._call_failed(name, exc)

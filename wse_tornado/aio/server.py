@@ -403,7 +403,8 @@ class AsyncWseServer:
     async def _calls_served(self, grace: float) -> None:
         """Wait until no call is being served, or the grace is over."""
         served = asyncio.Event()
-        self.endpoint.on_served.add(served.set)
+        notify = served.set
+        self.endpoint.on_served.add(notify)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
         try:
@@ -413,7 +414,7 @@ class AsyncWseServer:
         except asyncio.TimeoutError:
             pass
         finally:
-            self.endpoint.on_served.discard(served.set)
+            self.endpoint.on_served.discard(notify)
 
     # -- for connections
 
@@ -472,6 +473,8 @@ class AsyncWseServer:
     def transport_gone(self, conn: Connection) -> None:
         """Its socket is closed, too."""
         self._open.discard(conn)
+        for notify in self.endpoint.on_served:  # who has gone is waited for no longer
+            notify()
         if not self._open and self._all_gone is not None and not self._all_gone.done():
             self._all_gone.set_result(None)
 

@@ -299,8 +299,8 @@ class ThreadDispatcher(Dispatcher):
         if not self.loop.post(fn, *args) and not self.loop.running:
             fn(*args)  # no loop, so nothing there to interfere with
 
-    def close(self) -> None:
-        self._on_loop.close()
+    def cancel_calls(self) -> None:
+        self._on_loop.cancel_calls()
 
     def _job(self, handler: Handler, args: tuple[Any, ...], done: Done) -> Job:
         def run() -> int:

@@ -7,7 +7,7 @@ import asyncio
 import hmac
 import json
 import os
-import sys
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..admission import AuthRequest
 from ..blocking.server import Connection, WseServer
 from ..challenge import HmacChallenge
 from ..errors import WseError
+from .page import PageHandler
 from .text import DONE, OTHER, tell, write_line
 
 __all__ = ["playground", "serve"]
@@ -39,8 +40,7 @@ def serve(options: argparse.Namespace) -> int:
         return OTHER
     try:
         write_line(server.url)
-        if sys.stderr.isatty():
-            tell("serving until Ctrl-C")
+        tell(f"open {page_url(server)} in a browser; Ctrl-C ends it")
         server.wait()
     finally:
         server.stop()
@@ -55,9 +55,10 @@ def playground(
     secret: str | None = None,
     origins: Iterable[str] | None = None,
 ) -> WseServer:
-    """The server of ``serve``, not started: procedures to call, and a chat.
+    """The server of ``serve``, not started: procedures to call, a chat, and a page at ``/``.
 
-    A page for browsers is to be mounted here.
+    A "chat" message goes to everybody. Who sends "watch" gets "users" messages, now and whenever
+    somebody comes or goes.
 
     Args:
         port: Where to listen; 0 takes a free one.
@@ -75,19 +76,39 @@ def playground(
         else:
             auth.refuse()
 
+    asks = [name for name, wanted in (("key", key), ("secret", secret)) if wanted is not None]
     server = WseServer(
         port,
         host=host,
         identify=identify,
         conn_per_user=DEVICES_PER_USER,
         allowed_origins=origins,
+        handlers=[(r"/", PageHandler, {"asks": asks})],
     )
     if secret is not None:
         known = secret
         server.use_challenge(HmacChallenge(lambda identity: known))
 
-    def users(conn: Connection, payload: Any) -> list[str]:
+    watchers: dict[str, Connection] = {}
+    in_order = threading.Lock()  # handlers run beside one another; the last list has to be true
+
+    def users(*_: Any) -> list[str]:
         return sorted(map(str, server.clients))
+
+    def tell_watchers(*_: Any) -> None:
+        with in_order:
+            names = users()
+            for conn in watchers.values():
+                conn.send("users", names)
+
+    def watch(conn: Connection, payload: Any) -> None:
+        with in_order:
+            watchers[conn.conn_id] = conn
+            conn.send("users", users())
+
+    def unwatch(conn: Connection, code: int, reason: str) -> None:
+        with in_order:
+            watchers.pop(conn.conn_id, None)
 
     def chat(conn: Connection, payload: Any) -> None:
         said = payload if isinstance(payload, dict) else {"text": payload}
@@ -99,8 +120,17 @@ def playground(
     server.register("whoami", whoami)
     server.register("users", users)
     server.channel.on("chat", chat)
+    server.channel.on("watch", watch)
+    server.when.joined(tell_watchers)
+    server.when.left(tell_watchers)
+    server.when.disconnected(unwatch)
     server.when.error(lambda error, conn: tell(str(error)))
     return server
+
+
+def page_url(server: WseServer) -> str:
+    """Where browsers of this machine find the page."""
+    return server.url.replace("ws", "http", 1) + "/"
 
 
 def user_of(identity: Any) -> str:
