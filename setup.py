@@ -33,7 +33,7 @@ setup(
     license="MIT",
     packages=find_packages(include=["wse_tornado", "wse_tornado.*"]),
     py_modules=["pytest_wse_tornado"],
-    package_data={"wse_tornado": ["py.typed", "static/wse.js"]},
+    package_data={"wse_tornado": ["py.typed", "static/*"]},
     python_requires=">=3.10",
     install_requires=["tornado>=6.5"],
     extras_require={

@@ -1,6 +1,8 @@
 """The command line, run as processes: results, exit codes, Ctrl-C, and the shell on a terminal."""
 
+import base64
 import fcntl
+import hashlib
 import importlib.util
 import json
 import os
@@ -15,8 +17,10 @@ import sys
 import termios
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,7 @@ from .support import seconds
 
 ROOT = Path(wse_tornado.__file__).parents[1]
 DOC = ROOT / "docs" / "command-line.md"
+PAGE = ROOT / "wse_tornado" / "static" / "playground.html"
 PROGRAM = [sys.executable, "-W", "error", "-m", "wse_tornado"]
 # On the terminal given as standard input: the process gets it as its controlling terminal.
 ON_TERMINAL = """\
@@ -369,8 +374,14 @@ def test_a_wrong_or_missing_secret_is_refused_and_not_shown(challenging: Playgro
 def served(*args: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = start("serve", "--port", "0", *args, env=env)
     assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        yield process, process.stdout.readline().strip()
+        url = process.stdout.readline().strip()
+        page = url.replace("ws://", "http://")
+        assert (
+            process.stderr.readline() == f"wse-tornado: open {page}/ in a browser; Ctrl-C ends it\n"
+        )
+        yield process, url
     finally:
         process.send_signal(signal.SIGINT)
         assert finish(process) == (130, "", "")
@@ -408,6 +419,50 @@ def test_serve_with_a_key_and_a_secret_lets_in_who_has_both() -> None:
         assert (code, json.loads(out)["user"]) == (0, "bob")
         assert run("call", url, "whoami", env={**good, "WSE_SECRET": "other"})[0] == 3
         assert run("call", url, "whoami", env={**good, "WSE_IDENTITY": "other"})[0] == 3
+
+
+def fetch(url: str, path: str) -> tuple[Message, str]:
+    with urllib.request.urlopen(url.replace("ws://", "http://") + path, timeout=seconds(10)) as got:
+        return got.headers, got.read().decode()
+
+
+def test_serve_has_a_page_and_the_script_that_it_imports() -> None:
+    with served() as (_, url):
+        headers, page = fetch(url, "/")
+        assert headers["Content-Type"] == "text/html; charset=utf-8"
+        assert page == PAGE.read_text("utf-8").replace('data-asks="key secret"', 'data-asks=""')
+        assert 'from "./wse.js"' in page
+        assert "export class WseClient" in fetch(url, "/wse.js")[1]
+        assert run("call", url, "echo", "1") == (0, "1\n", "")
+    with served("--key", "k3y", WSE_SECRET="s3cret") as (_, url):
+        page = fetch(url, "/")[1]
+        assert 'data-asks="key secret"' in page
+        assert "k3y" not in page
+        assert "s3cret" not in page
+
+
+def test_nothing_runs_in_the_page_but_what_the_file_has() -> None:
+    with served() as (_, url):
+        headers, page = fetch(url, "/")
+    policy = headers["Content-Security-Policy"]
+    for tag in ("script", "style"):
+        (part,) = re.findall(rf"<{tag}.*?>(.*?)</{tag}>", page, re.S)
+        digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        assert re.search(rf"{tag}-src ('self' )?'sha256-{re.escape(digest)}';", policy)
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", page)
+
+
+def test_serve_tells_who_is_there_to_those_who_watch() -> None:
+    with served() as (_, url), WseClient(url) as alice, WseClient(url) as bob:
+        alice.connect("alice")
+        alice.send("watch")
+        assert alice.wait_for("users", timeout=seconds(5)) == ["alice"]
+        bob.connect("bob")
+        assert alice.wait_for("users", timeout=seconds(5)) == ["alice", "bob"]
+        bob.close()
+        assert alice.wait_for("users", timeout=seconds(5)) == ["alice"]
 
 
 def test_serve_on_a_taken_port_ends_with_1() -> None:
@@ -637,8 +692,9 @@ def test_every_block_of_the_documentation_runs_as_shown() -> None:
     blocks = re.findall(r"^```console\n(.*?)^```$", DOC.read_text("utf-8"), re.M | re.S)
     assert len(blocks) >= 4
     opening, *others = blocks
-    command, told = opening.splitlines()
+    command, told, page = opening.splitlines()
     assert command == "$ wse-tornado serve"
+    assert page == f"wse-tornado: open {told.replace('ws', 'http')}/ in a browser; Ctrl-C ends it"
     with served() as (_, url):
         port = url.rpartition(":")[2]
         assert url == told.replace("4200", port)
