@@ -200,6 +200,7 @@ class AsyncWseClient:
             bytes_in, bytes_out = link.traffic
             totals["bytes"]["in"] += bytes_in
             totals["bytes"]["out"] += bytes_out
+            totals["messages"]["out"] += link.sent_from_threads
         return {
             "status": str(self._status),
             "inbox": len(self.inbox),

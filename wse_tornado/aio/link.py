@@ -416,7 +416,14 @@ class Link(ABC):
     def traffic(self) -> tuple[int, int]:
         """Bytes received and sent by the connection that is open now."""
         transport = self._transport
-        return (transport.bytes_in, transport.bytes_out) if transport is not None else (0, 0)
+        if transport is None:
+            return 0, 0
+        return transport.bytes_in, transport.bytes_out + transport.thread_bytes
+
+    @property
+    def sent_from_threads(self) -> int:
+        """Messages sent without the loop by the connection that is open now."""
+        return self._transport.thread_messages if self._transport is not None else 0
 
     # -- calls made from here
 
@@ -438,10 +445,13 @@ class Link(ABC):
         if len(self.pending) >= self._endpoint.limits.max_pending_calls:
             resolve(None, self._too_many_calls(call.rpc))
             return
-        self.pending.add(call.rpc, call.stamp, resolve)
         if self._paused:
             self._resume()
-        self.send_packed(call.data, call.binary)
+        if self.send_packed(call.data, call.binary):
+            self.pending.add(call.rpc, call.stamp, resolve)
+        else:
+            code, reason = self.ended or (ABNORMAL, "")
+            resolve(None, disconnected_error(call.rpc, code, reason, sent=False))
 
     def _too_many_calls(self, rpc: str) -> RpcError:
         limit = self._endpoint.limits.max_pending_calls
@@ -582,7 +592,8 @@ class Link(ABC):
         transport, self._transport = self._transport, None
         if transport is not None:
             self._counters.bytes_in += transport.bytes_in
-            self._counters.bytes_out += transport.bytes_out
+            self._counters.bytes_out += transport.bytes_out + transport.thread_bytes
+            self._counters.messages_out += transport.thread_messages
 
     def _end(self, code: int, reason: str) -> None:
         if self.ended is not None:

@@ -46,6 +46,9 @@ logger = logging.getLogger("wse_tornado.server")
 class ServerSignals:
     """What a server tells; subscribe with ``server.when.joined(fn)`` or as a decorator.
 
+    What one connection causes comes in order. What two connections of one user cause may overtake
+    each other, when handlers of the first are still busy: `clients` knows who is there now.
+
     Attributes:
         joined: ``(client, meta)``, a user's first device is in.
         left: ``(client, code, reason)``, a user's last device is gone.
@@ -382,7 +385,8 @@ class AsyncWseServer:
             grace: Seconds to wait for the calls that are being served.
         """
         self._stopping = True
-        for http in self._http_servers:
+        https, self._http_servers = self._http_servers, []
+        for http in https:
             http.stop()
         if grace > 0:
             await self._calls_served(grace)
@@ -395,10 +399,10 @@ class AsyncWseServer:
                 self._all_gone = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._all_gone)
         self.endpoint.dispatcher.cancel_calls()  # nobody waits for their answers any more
-        for http in self._http_servers:
+        for http in https:
             await http.close_all_connections()
-        self._http_servers.clear()
-        self.port = None
+        if not self._http_servers:  # nobody has called listen() meanwhile
+            self.port = None
 
     async def _calls_served(self, grace: float) -> None:
         """Wait until no call is being served, or the grace is over."""

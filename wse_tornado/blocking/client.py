@@ -279,6 +279,8 @@ class WseClient:
             if not self._held:
                 self._loop.acquire()
                 self._held = True
+                with self._lock:
+                    self._posted = 0  # what an earlier loop never took is gone with it
                 self._loop.at_goodbye(self._goodbye)
                 for runner in (self._ordered, self._calls):
                     if isinstance(runner, Workers):

@@ -33,6 +33,7 @@ from .frames import (
 __all__ = ["BareTransport", "bare_transport", "take_idle_socket", "take_socket"]
 
 ABNORMAL = 1006  # RFC 6455 7.1.5: the connection ended without a close frame
+MAX_EARLY = 1024 * 1024  # bytes that may come with the handshake
 FLUSH_SIZE = 65536  # bytes gathered in a batch before they are written all the same
 
 _masker = Masker()
@@ -51,13 +52,19 @@ def take_socket(stream: IOStream) -> tuple[socket.socket, bytes] | None:
     duplicate = _duplicate(stream)
     if duplicate is None:
         return None
-    early = cast("asyncio.Future[bytes]", stream.read_bytes(FLUSH_SIZE, partial=True))
     data = b""
-    if early.done():
+    while True:
+        early = cast("asyncio.Future[bytes]", stream.read_bytes(FLUSH_SIZE, partial=True))
+        if not early.done():
+            break
         try:
-            data = early.result()
+            data += early.result()
         except StreamClosedError:
             duplicate.close()
+            return None
+        if len(data) > MAX_EARLY:  # it floods before it has been let in
+            duplicate.close()
+            stream.close()
             return None
     early.add_done_callback(_retrieve)
     _let_go(stream)
@@ -135,6 +142,8 @@ class BareTransport(Transport):
         "_verdict",
         "finished",
         "receiver",
+        "thread_bytes",
+        "thread_messages",
     )
 
     def __init__(
@@ -150,6 +159,7 @@ class BareTransport(Transport):
         early: bytes = b"",
     ) -> None:
         self.bytes_in = self.bytes_out = 0
+        self.thread_bytes = self.thread_messages = 0  # sent from threads; under the lock
         self.congested = False  # asyncio's buffer holds something
         self._sock = sock
         self.receiver = receiver
@@ -329,6 +339,8 @@ class BareTransport(Transport):
             except OSError:
                 self._broken = True
                 return True  # as lost as what the peer's system had taken
+            self.thread_messages += 1
+            self.thread_bytes += len(frame)
             if sent < len(frame):
                 # The loop's next write, whoever makes it, begins with the rest.
                 self._out.insert(0, frame[sent:])

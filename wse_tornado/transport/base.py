@@ -97,6 +97,8 @@ class Transport(ABC):
     bytes_in: int
     bytes_out: int
     congested: bool
+    thread_bytes: int = 0  # of `send_from_thread`, likewise
+    thread_messages: int = 0
 
     @property
     @abstractmethod
