@@ -139,6 +139,7 @@ def test_a_person_and_a_script_talk_and_call_on_the_playground_page(driver):
         with WseClient(url) as bob:
             bob.connect("Bob")
             page.wait_text("#people li", "Bob")
+            assert f"python -m wse_tornado send {url} chat" in page.texts("#log .note")[0]
 
             # messages both ways, one of them hostile
             hostile = "<img src=x onerror=document.title='owned'> <b>bold</b>"
