@@ -49,7 +49,7 @@ TELLING: dict[str, list[str]] = {
     "how-to/django.md": ["{'devices': 1}", "hi"],
     "how-to/flask.md": ["{'devices': 1}", "{'text': 'hi'}", "{'devices': 0}"],
     "how-to/notebooks.md": ["144"],
-    "how-to/tls.md": ["wss", "True"],
+    "how-to/tls.md": ["wss", "True", "['localhost']"],
     "how-to/tornado.md": ["ann"],
     "index.md": ["8"],
     "tutorial.md": [

@@ -111,6 +111,8 @@ class AuthRequest:
         request: Tornado's ``HTTPServerRequest`` of the handshake.
         handler: Tornado's handler of the handshake, for cookies, path arguments and settings. Its
             own ``current_user`` is None: call what your pages find their user with.
+        certificate: The client's certificate as ``ssl.SSLSocket.getpeercert`` gives it, where the
+            server's ``ssl_options`` ask for one; else None.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class AuthRequest:
         remote_addr: str = "",
         request: HTTPServerRequest | None = None,
         handler: WebSocketHandler | None = None,
+        certificate: dict[str, Any] | None = None,
     ) -> None:
         self.identity = identity
         self.meta = meta
@@ -131,6 +134,7 @@ class AuthRequest:
         self.remote_addr = remote_addr
         self.request: HTTPServerRequest = request  # type: ignore[assignment]
         self.handler: WebSocketHandler = handler  # type: ignore[assignment]
+        self.certificate = certificate
         self._decide = decide
         self._verdict: Admit | Reject | None = None
 

@@ -57,6 +57,7 @@ class Connection(Link):
         remote_addr: str,
         request: HTTPServerRequest | None = None,
         handler: WebSocketHandler | None = None,
+        certificate: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(server.endpoint)
         self._server = server
@@ -80,6 +81,7 @@ class Connection(Link):
                 remote_addr=remote_addr,
                 request=request,
                 handler=handler,
+                certificate=certificate,
             ),
         )
         self._auth_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(

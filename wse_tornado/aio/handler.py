@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+from tornado.iostream import IOStream, SSLIOStream
 from tornado.websocket import WebSocketHandler
 
 from ..errors import Reason
@@ -70,6 +71,7 @@ class WseHandler(WebSocketHandler):
             remote_addr=self.request.remote_ip or "",
             request=self.request,
             handler=self,
+            certificate=_certificate_of(stream),
         )
         server.arrived(conn)
         taken = take_socket(stream) if self._may_go_bare() else None
@@ -125,3 +127,11 @@ class WseHandler(WebSocketHandler):
     def on_close(self) -> None:
         if self._transport is not None:
             self._transport.lost(self.close_code, self.close_reason)
+
+
+def _certificate_of(stream: IOStream) -> dict[str, Any] | None:
+    """The certificate of a client that had to show one."""
+    if not isinstance(stream, SSLIOStream):
+        return None
+    certificate: dict[str, Any] | None = stream.socket.getpeercert()
+    return certificate or None
