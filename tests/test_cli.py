@@ -206,6 +206,12 @@ def test_wrong_usage_ends_with_2_before_anything_is_tried(
     assert capsys.readouterr().out == ""
 
 
+def test_a_string_without_its_quotes_is_told_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["send", "ws://127.0.0.1:1", "chat", "hi", "--identity", "alice"])
+    assert "'\"hi\"'" in capsys.readouterr().err
+
+
 def test_without_an_identity_or_a_terminal_it_is_wrong_usage() -> None:
     code, _, err = run("call", "ws://127.0.0.1:1", "add", env={})
     assert code == 2
@@ -471,6 +477,7 @@ def test_serve_on_a_taken_port_ends_with_1() -> None:
         code, out, err = run("serve", "--host", "127.0.0.1", "--port", port)
     assert (code, out) == (1, "")
     assert err.startswith("wse-tornado: cannot listen on port")
+    assert "--port 0" in err
 
 
 # -- on a terminal

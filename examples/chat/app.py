@@ -261,3 +261,5 @@ if __name__ == "__main__":
         asyncio.run(serve(options.port, options.host))
     except KeyboardInterrupt:
         pass
+    except OSError as error:
+        raise SystemExit(f"cannot listen on port {options.port}: {error}") from None

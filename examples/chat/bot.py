@@ -51,10 +51,12 @@ def updated(status):
     print("robot:", status, flush=True)
 
 
-with client:
-    client.connect(identity, {"device": "a Python script"})
-    client.call("say", {"text": f"Hello! Write @{options.name} time, who or roll."})
-    try:
+try:
+    with client:
+        client.connect(identity, {"device": "a Python script"})
+        client.call("say", {"text": f"Hello! Write @{options.name} time, who or roll."})
         client.wait()
-    except KeyboardInterrupt:
-        pass
+except KeyboardInterrupt:
+    pass
+except WseError as error:  # refused, or no server within the client's timeout
+    raise SystemExit(f"robot: {error}") from None

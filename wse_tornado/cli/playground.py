@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import hmac
 import json
 import os
@@ -36,7 +37,8 @@ def serve(options: argparse.Namespace) -> int:
     try:
         server.start()
     except OSError as exc:
-        tell(f"cannot listen on port {options.port} of {options.host}: {exc}")
+        hint = "; --port 0 takes a free one" if exc.errno == errno.EADDRINUSE else ""
+        tell(f"cannot listen on port {options.port} of {options.host}: {exc}{hint}")
         return OTHER
     try:
         write_line(server.url)

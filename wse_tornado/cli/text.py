@@ -54,7 +54,8 @@ def read_json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
-        raise ValueError(f"not JSON: {exc}") from None
+        hint = "; a string needs quotes of its own, as in '\"hi\"'" if text[:1].isalpha() else ""
+        raise ValueError(f"not JSON: {exc}{hint}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
