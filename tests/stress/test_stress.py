@@ -19,7 +19,7 @@ import pytest
 from tests.support import RawServer, seconds, wait_until
 from tests.support.leaks import library_threads, stacks
 from tests.support.peer import CLOSE, PING, TEXT, Closed
-from wse_tornado import Backoff, Limits, LoopThread, WseClient, WseError
+from wse_tornado import Backoff, Limits, LoopThread, WaitTimeout, WseClient, WseError
 
 DURATION = float(os.environ.get("WSE_TEST_STRESS_SECONDS", "5"))
 SEED = int(os.environ.get("WSE_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
@@ -161,7 +161,7 @@ class Run:
                 move()
             except WseError as exc:
                 outcome = type(exc).__name__
-                if "did not end in time" in str(exc):
+                if isinstance(exc, WaitTimeout) and name != "wait_ready":
                     self.wrong.append(f"{name} ended without a reason of its own: {exc}")
             except BaseException:
                 self.wrong.append(f"{name} raised\n{traceback.format_exc()}")

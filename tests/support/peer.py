@@ -106,7 +106,7 @@ class RawPeer:
         while b"\r\n\r\n" not in self.buffer:
             chunk = self.sock.recv(65536)
             if not chunk:
-                raise AssertionError("the connection ended during the handshake")
+                raise Closed(1006, "during the handshake")
             self.buffer += chunk
         head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
         first, *rest = head.decode("latin-1").split("\r\n")

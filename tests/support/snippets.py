@@ -132,7 +132,8 @@ def programs_running(programs: dict[str, str], folder: Path, *options: str) -> I
             process.send_signal(signal.SIGINT)
         ends = [process.communicate(timeout=seconds(10))[1] for process in servers]
     for err in ends:
-        assert err.rstrip().endswith("KeyboardInterrupt"), err
+        # What Ctrl-C cuts short, an accept for instance, may be told after it.
+        assert "KeyboardInterrupt" in err, err
 
 
 def _listens(port: int) -> bool:

@@ -338,7 +338,11 @@ class AsyncWseServer:
         """
         asyncio.get_running_loop()
         http = self._http_server(path, ssl_options, xheaders, handlers)
-        sockets = bind_sockets(port, host or "")
+        try:
+            sockets = bind_sockets(port, host or "")
+        except OSError as exc:
+            _close_unbound(exc)
+            raise
         self._serve(http, sockets)
         self.port = int(sockets[0].getsockname()[1])
         return self.port
@@ -545,3 +549,16 @@ def _origin_list(origins: Iterable[str] | None) -> list[str]:
     if isinstance(origins, str):
         raise TypeError("allowed_origins takes a list of origins, not one string")
     return list(origins)
+
+
+def _close_unbound(exc: OSError) -> None:
+    """Close the sockets of a ``bind_sockets`` that failed, which Tornado leaves to the garbage
+    collector: until that comes, those that were bound keep their port."""
+    trace = exc.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is bind_sockets.__code__:
+            found = trace.tb_frame.f_locals
+            for item in (*found.get("sockets", ()), found.get("sock")):
+                if isinstance(item, socket.socket):
+                    item.close()
+        trace = trace.tb_next

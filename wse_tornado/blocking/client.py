@@ -16,10 +16,13 @@ from ..backoff import Backoff
 from ..errors import (
     ConnectionFailed,
     ConnectionNotReady,
+    ConnectTimeout,
     ErrorCode,
     Reason,
+    ReceiveTimeout,
     SendTimeout,
     Status,
+    WaitTimeout,
     WseError,
 )
 from ..events import Channel, check_user_type
@@ -188,7 +191,7 @@ class WseClient:
             self._check_held()
             return await self._core.connect(identity, meta, timeout=deadline.left() or _NO_TIME)
 
-        return self._run(connect, deadline, "connect", serving=True)
+        return self._run(connect, deadline, "connect", serving=True, late=ConnectTimeout)
 
     def jump(
         self, url: str, identity: Any = None, meta: Any = None, *, timeout: float | None = None
@@ -215,7 +218,7 @@ class WseClient:
             self._check_held()
             return await self._core.jump(url, identity, meta, timeout=deadline.left() or _NO_TIME)
 
-        return self._run(jump, deadline, "jump", serving=True)
+        return self._run(jump, deadline, "jump", serving=True, late=ConnectTimeout)
 
     def close(self, code: int = NORMAL, reason: str = Reason.BY_CLIENT) -> None:
         """Close, whatever the client is doing, and wait for its socket (``Limits.close_timeout``
@@ -524,7 +527,12 @@ class WseClient:
             NotAuthorized: The client came back and was refused.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
-        return self._run(lambda: self._core.receive(timeout=timeout), Deadline(timeout), "receive")
+        return self._run(
+            lambda: self._core.receive(timeout=timeout),
+            Deadline(timeout),
+            "receive",
+            late=ReceiveTimeout,
+        )
 
     def wait_for(
         self,
@@ -553,6 +561,7 @@ class WseClient:
             lambda: self._core.wait_for(type, predicate, timeout=timeout),
             Deadline(timeout),
             "wait_for",
+            late=ReceiveTimeout,
         )
 
     def wait_ready(self, *, timeout: float | None = None) -> None:
@@ -585,6 +594,8 @@ class WseClient:
         self._loop.check_may_block("wait")
         try:
             return self._run(lambda: self._core.wait(timeout=timeout), Deadline(timeout), "wait")
+        except WaitTimeout:
+            return False
         except ConnectionNotReady:
             return True  # never connected, or closed meanwhile
 
@@ -657,6 +668,7 @@ class WseClient:
         what: str,
         *,
         serving: bool = False,
+        late: type[WseError] = WaitTimeout,
     ) -> T:
         self._loop.check_may_block(what)
         if not self._held:
@@ -667,13 +679,14 @@ class WseClient:
             )
         manual = self._manual
         if manual is None or not serving:
-            return self._loop.run(make, deadline, what)
+            return self._loop.run(make, deadline, what, late=late)
         # What connecting asks of the user runs on this very thread.
         return self._loop.run(
             make,
             deadline,
             what,
             settled=manual.wake,
+            late=late,
             waiter=lambda wait, seconds: manual.run_until(
                 lambda: wait.done, seconds, urgent_only=True
             ),

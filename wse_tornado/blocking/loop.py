@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from tornado.ioloop import IOLoop
 
-from ..errors import ConnectionNotReady, WaitTimeout, WrongThread
+from ..errors import ConnectionNotReady, WaitTimeout, WrongThread, WseError
 from ..transport.base import LoopIO
 
 __all__ = ["Deadline", "LoopThread", "Wait"]
@@ -35,7 +35,7 @@ _LONGEST = threading.TIMEOUT_MAX
 _JOIN_SECONDS = 5.0  # for a loop that something blocks to come to its end
 _EXIT_SECONDS = 0.4  # for saying goodbye when the interpreter exits
 _LAST_TURNS = 5  # of the loop at its end; a result passes that many tasks on its way out
-_SLACK = 0.2  # what a wait grants the loop beyond its deadline to report a better error
+_SLACK = 0.4  # what a wait grants the loop beyond its deadline to report a better error
 
 
 class Deadline:
@@ -429,6 +429,7 @@ class LoopThread:
         *,
         settled: Callable[[], None] | None = None,
         waiter: Callable[[Wait, float | None], bool] | None = None,
+        late: type[WseError] = WaitTimeout,
     ) -> T:
         """Run a coroutine on the loop and wait for it. Not on the loop thread.
 
@@ -441,6 +442,7 @@ class LoopThread:
             what: The name of the public method, for messages.
             settled: Called when there is an outcome.
             waiter: Waits in place of `Wait.wait`.
+            late: What to raise when the loop itself is too busy to report in time.
 
         Raises:
             WrongThread: On the loop thread, or in a forked child.
@@ -479,8 +481,10 @@ class LoopThread:
             seconds = None if left is None else left + _SLACK
             ended = wait.wait(seconds) if waiter is None else waiter(wait, seconds)
             if not ended:
-                raise WaitTimeout(
-                    None, {"timeout": deadline.seconds}, f"{what}() did not end in time"
+                raise late(
+                    None,
+                    {"timeout": deadline.seconds},
+                    f"{what}() did not end in time, and the loop was too busy to say why",
                 )
         except BaseException:
             if not wait.done:
