@@ -320,13 +320,16 @@ class LoopThread:
             logger.exception("the loop thread did not end cleanly")
         self._fail_waits()
         try:
+            for transport in tuple(self.io.open):
+                transport.abort()  # its peer has had its time to say goodbye
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
             if tasks:
                 loop.run_until_complete(asyncio.wait(tasks, timeout=1))
-            # One more turn, for callbacks of what has just been cancelled.
-            loop.run_until_complete(asyncio.sleep(0))
+            # Some more turns, for callbacks of what has just been cut and cancelled.
+            for _ in range(_LAST_TURNS):
+                loop.run_until_complete(asyncio.sleep(0))
             loop.run_until_complete(loop.shutdown_asyncgens())
         except Exception:
             logger.exception("the loop thread did not end cleanly")

@@ -189,6 +189,7 @@ class BareTransport(Transport):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio reads the socket from now on."""
         self._socket_transport = cast(asyncio.Transport, transport)
+        self._io.open.add(self)
         # Any leftover counts as congestion, so that nothing can overtake it.
         self._socket_transport.set_write_buffer_limits(high=0)
         self.flush()
@@ -286,6 +287,7 @@ class BareTransport(Transport):
         if self._lost:
             return
         self._lost = True
+        self._io.open.discard(self)
         self._stop_sending()
         self._out.clear()
         self._out_size = 0

@@ -59,13 +59,19 @@ class LoopIO:
     It gathers the writes of one turn of the loop, so that each socket is written once: whoever
     runs handlers raises ``depth`` before, lowers it after, and flushes at zero. And it has one
     buffer that all sockets read into.
+
+    Attributes:
+        depth: How many are running handlers now, one inside the other.
+        dirty: Sockets that have something gathered.
+        open: Sockets that are open, to be cut when the loop ends.
     """
 
-    __slots__ = ("_read_buffer", "depth", "dirty")
+    __slots__ = ("_read_buffer", "depth", "dirty", "open")
 
     def __init__(self) -> None:
         self.depth = 0
         self.dirty: list[Flushable] = []
+        self.open: set[Transport] = set()
         self._read_buffer: memoryview | None = None
 
     @property
