@@ -327,14 +327,19 @@ def test_the_plugin_imports_the_library_only_for_a_test_that_asks(tmp_path: Path
 
 def test_a_failing_test_still_closes_what_the_fixtures_opened(tmp_path: Path) -> None:
     (tmp_path / "test_failing.py").write_text(
-        "import threading\n"
+        "import threading, time\n"
         "def test_failing(wse_server, wse_connect):\n"
         "    wse_connect('alice', reconnect=True)\n"
         "    wse_server.stall()\n"
         "    assert False\n"
         "def test_nothing_is_left():\n"
-        "    names = [thread.name for thread in threading.enumerate()]\n"
-        "    assert not [name for name in names if name.startswith('wse-tornado')]\n"
+        "    def left():\n"
+        "        names = [thread.name for thread in threading.enumerate()]\n"
+        "        return [name for name in names if name.startswith('wse-tornado')]\n"
+        "    deadline = time.monotonic() + 5\n"  # idle workers are told to end, not waited for
+        "    while left() and time.monotonic() < deadline:\n"
+        "        time.sleep(0.01)\n"
+        "    assert not left()\n"
     )
     result = run_pytest(str(tmp_path), cwd=tmp_path)
     assert re.search(r"\b1 failed, 1 passed", result.stdout), result.stdout + result.stderr
