@@ -1,4 +1,7 @@
-"""What is counted, always on. Pure data: plain numbers, bumped on the loop thread."""
+"""What is counted, always on. Pure data: plain numbers, bumped on the loop thread.
+
+What threads send without the loop is counted by its transport and added when asked for.
+"""
 
 from __future__ import annotations
 

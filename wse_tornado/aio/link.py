@@ -577,7 +577,8 @@ class Link(ABC):
             self._transport.abort()
 
     def _cut(self, code: int, reason: str) -> None:
-        """End a connection whose peer does not take part: a close frame if it fits, no waiting."""
+        """End a connection whose peer does not take part: cut at once with 1006, else after a close
+        frame and ``Limits.close_timeout`` at most."""
         if self.ended is None:
             if self._transport is not None:
                 if code == ABNORMAL:

@@ -297,7 +297,7 @@ class ThreadDispatcher(Dispatcher):
 
     def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
         if not self.loop.post(fn, *args) and not self.loop.running:
-            fn(*args)  # no loop, so nothing there to interfere with
+            fn(*args)  # no loop takes work any more: here, or never
 
     def cancel_calls(self) -> None:
         self._on_loop.cancel_calls()
