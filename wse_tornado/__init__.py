@@ -8,9 +8,11 @@ The plain names block: `WseServer` and `WseClient` need no ``async``. `AsyncWseS
 
 from .admission import AuthRequest, Challenge
 from .aio.client import AsyncWseClient
+from .aio.connection import AsyncClientIdentity, AsyncConnection
 from .aio.server import AsyncWseServer
 from .backoff import Backoff
 from .blocking.client import WseClient
+from .blocking.connection import ClientIdentity, Connection
 from .blocking.loop import LoopThread
 from .blocking.server import WseServer
 from .challenge import HmacChallenge, HmacSolver
@@ -19,6 +21,7 @@ from .errors import (
     WSE_REASON,
     WSE_STATUS,
     AlreadyConnected,
+    CloseCode,
     ConnectionFailed,
     ConnectionNotReady,
     ConnectTimeout,
@@ -39,8 +42,10 @@ from .errors import (
     WrongThread,
     WseError,
 )
+from .events import Channel, Signal
 from .limits import Limits
 from .protocol import InternalTypes, JsonProtocol, Message, Protocol
+from .signals import ClientSignals, ServerSignals
 
 __version__ = "0.1.0"
 
@@ -49,12 +54,19 @@ __all__ = [
     "WSE_REASON",
     "WSE_STATUS",
     "AlreadyConnected",
+    "AsyncClientIdentity",
+    "AsyncConnection",
     "AsyncWseClient",
     "AsyncWseServer",
     "AuthRequest",
     "Backoff",
     "Challenge",
+    "Channel",
+    "ClientIdentity",
+    "ClientSignals",
+    "CloseCode",
     "ConnectTimeout",
+    "Connection",
     "ConnectionFailed",
     "ConnectionNotReady",
     "ErrorCode",
@@ -77,6 +89,8 @@ __all__ = [
     "RpcNotRegistered",
     "RpcTimeout",
     "SendTimeout",
+    "ServerSignals",
+    "Signal",
     "Status",
     "WaitTimeout",
     "WrongThread",

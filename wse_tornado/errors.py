@@ -24,11 +24,12 @@ This module knows names and data only: it does no I/O and imports nothing of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any
 
 __all__ = [
     "AlreadyConnected",
+    "CloseCode",
     "ConnectTimeout",
     "ConnectionFailed",
     "ConnectionNotReady",
@@ -94,6 +95,28 @@ class ErrorCode(_Name):
     TIMEOUT = "wse.timeout"
     AUTH_TIMEOUT = "wse.auth-timeout"
     TOO_MANY_CALLS = "wse.too-many-calls"
+
+
+class CloseCode(IntEnum):
+    """Why a WebSocket was closed, by number (RFC 6455 7.4.1, docs/wire.md 5)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    JUMP = 4000
+
+    __str__ = int.__repr__
 
 
 class Reason(_Name):

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .admission import AuthRequest
-from .aio.connection import Connection as CoreConnection
-from .aio.link import ABNORMAL
 from .blocking.client import WseClient
 from .blocking.loop import Deadline
 from .blocking.server import WseServer
-from .errors import WaitTimeout
+from .core.server_connection import ServerConnection
+from .errors import CloseCode, WaitTimeout
 from .events import Handler
 from .protocol import Message
 from .transport.base import Transport
@@ -198,9 +197,9 @@ class Served:
         self._answering = threading.Event()
         self._answering.set()
         self._stalled: list[_Stalled] = []
-        core = server._core
-        self._identify = core.identify_handler
-        core.identify_handler = Handler(self._identify_or_not)
+        hub = server._hub
+        self._identify = hub.identify_handler
+        hub.identify_handler = Handler(self._identify_or_not)
 
     @property
     def url(self) -> str:
@@ -243,7 +242,7 @@ class Served:
             ConnectionNotReady: The server does not run.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
-        return self._each(lambda conn: conn._cut(ABNORMAL, ""), cid, "drop")
+        return self._each(lambda conn: conn._cut(CloseCode.ABNORMAL, ""), cid, "drop")
 
     def close(self, code: int, reason: str = "", cid: Any = None) -> int:
         """Close connections with a code of your choice.
@@ -281,7 +280,7 @@ class Served:
         """
         self._answering.clear()
 
-        def stall(conn: CoreConnection) -> None:
+        def stall(conn: ServerConnection) -> None:
             transport = conn._transport
             if transport is not None and not isinstance(transport, _Stalled):
                 self._stalled.append(_Stalled(conn, transport))
@@ -328,10 +327,12 @@ class Served:
         self._answering.wait()
         return self._identify.fn(auth)
 
-    def _each(self, fn: Callable[[CoreConnection], Any], cid: Any, what: str) -> int:
+    def _each(self, fn: Callable[[ServerConnection], Any], cid: Any, what: str) -> int:
         def each() -> int:
             conns = [
-                conn for conn in tuple(self.server._core._open) if cid is None or conn.cid == cid
+                conn
+                for conn in tuple(self.server._hub.connections)
+                if cid is None or conn.cid == cid
             ]
             for conn in conns:
                 fn(conn)
@@ -354,7 +355,7 @@ class _Stalled(Transport):
 
     __slots__ = ("_conn", "_held", "_transport")
 
-    def __init__(self, conn: CoreConnection, transport: Transport) -> None:
+    def __init__(self, conn: ServerConnection, transport: Transport) -> None:
         self._conn = conn
         self._transport = transport
         self._held: list[tuple[bytes, bool]] = []
@@ -444,7 +445,7 @@ def serving(server: WseServer | None = None, **options: Any) -> Iterator[Served]
                 served.resume()  # or clients would not hear that the server stops
     finally:
         served._answering.set()
-        server._core.identify_handler = served._identify
+        server._hub.identify_handler = served._identify
 
 
 # -- clients

@@ -13,7 +13,7 @@ from . import flavour
 run = flavour.choose(sys.argv)
 
 from wse_tornado import AsyncWseServer, AuthRequest  # noqa: E402
-from wse_tornado.aio.connection import Connection  # noqa: E402
+from wse_tornado.core.server_connection import ServerConnection  # noqa: E402
 
 from .minimal import WELCOME, identify  # noqa: E402
 
@@ -76,7 +76,7 @@ def count() -> dict[str, int]:
 def objects() -> int:
     """Connections that somebody still holds, open or not."""
     gc.collect()
-    return sum(1 for one in gc.get_objects() if type(one) is Connection)
+    return sum(1 for one in gc.get_objects() if type(one) is ServerConnection)
 
 
 async def start() -> int:

@@ -23,7 +23,7 @@ from wse_tornado import (  # noqa: E402
     WseClient,
     WseError,
 )
-from wse_tornado.aio.client_link import ClientLink  # noqa: E402
+from wse_tornado.core.client_connection import ClientConnection  # noqa: E402
 
 from ..control import obey, report, resident_bytes  # noqa: E402
 
@@ -82,7 +82,7 @@ def block() -> None:
                     counts["done"] += 1
                     time.sleep(random.random() / 20)
                 if random.random() < 0.3:  # vanish
-                    client._loop.post(client._core.abort)
+                    client._loop.post(client._connector.abort)
         except WseError:
             counts["failed"] += 1
         except Exception as exc:
@@ -165,7 +165,7 @@ def count() -> dict[str, int]:
 def objects() -> int:
     """Clients and connections that somebody still holds."""
     gc.collect()
-    kinds = (WseClient, AsyncWseClient, ClientLink)
+    kinds = (WseClient, AsyncWseClient, ClientConnection)
     return sum(1 for one in gc.get_objects() if type(one) in kinds)
 
 

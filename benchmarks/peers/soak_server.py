@@ -18,7 +18,7 @@ from tornado.netutil import bind_sockets  # noqa: E402
 from tornado.web import Application  # noqa: E402
 
 from wse_tornado import AsyncWseServer, AuthRequest, Limits, WseError  # noqa: E402
-from wse_tornado.aio.connection import Connection  # noqa: E402
+from wse_tornado.core.server_connection import ServerConnection  # noqa: E402
 
 LIMITS = Limits(
     heartbeat=1.0, heartbeat_timeout=1.0, auth_timeout=2.0, close_timeout=1.0, max_inbox=100
@@ -72,7 +72,7 @@ def disturb(share: float) -> int:
     cut = 0
     for server in servers:
         server.broadcast("news", "x" * random.choice((10, 1000, 30_000)))
-        for conn in tuple(server._open):
+        for conn in tuple(server._hub.connections):
             if random.random() < share:
                 cut += 1
                 random.choice((conn.abort, conn.drop, lambda conn=conn: conn.close(1012, "")))()
@@ -84,7 +84,7 @@ def count() -> dict[str, int]:
     return {
         **counts,
         "users": sum(len(server.clients) for server in servers),
-        "connections": sum(len(server._open) for server in servers),
+        "connections": sum(len(server._hub.connections) for server in servers),
         "files": len(os.listdir("/proc/self/fd")),
         "resident": resident_bytes(),
     }
@@ -93,7 +93,7 @@ def count() -> dict[str, int]:
 def objects() -> int:
     """Connections that somebody still holds, open or not."""
     gc.collect()
-    return sum(1 for one in gc.get_objects() if type(one) is Connection)
+    return sum(1 for one in gc.get_objects() if type(one) is ServerConnection)
 
 
 async def start() -> int:

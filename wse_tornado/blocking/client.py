@@ -10,10 +10,12 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from ..aio.client import AsyncWseClient, ClientSignals, Generation
-from ..aio.link import NORMAL, TransportChoice, check_closing, check_timeout
 from ..backoff import Backoff
+from ..core.connection import Life
+from ..core.connector import Connector, Generation
+from ..core.shared import TransportChoice, check_closing, check_timeout
 from ..errors import (
+    CloseCode,
     ConnectionFailed,
     ConnectionNotReady,
     ConnectTimeout,
@@ -25,9 +27,9 @@ from ..errors import (
     WaitTimeout,
     WseError,
 )
-from ..events import Channel, check_user_type
+from ..faces import ClientFace
 from ..limits import Limits
-from ..protocol import Message, Protocol, encode
+from ..protocol import Message, Protocol
 from ..rpc import check_rpc_name, timeout_error
 from .dispatch import ManualRunner, Runner, ThreadDispatcher, Workers
 from .loop import Deadline, LoopThread, Wait
@@ -40,7 +42,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class WseClient:
+class WseClient(ClientFace):
     """An authenticated WebSocket client for synchronous code.
 
     Every method may be called from any thread; those that wait say so and take a ``timeout`` in
@@ -98,8 +100,11 @@ class WseClient:
             self._calls = Workers("wse-tornado-client-call", limits.max_workers)
         else:
             raise ValueError(f'dispatch is "threads" or "manual", not {dispatch!r}')
-        self._core = AsyncWseClient(
-            url,
+        self._connector = Connector(
+            dispatcher=ThreadDispatcher(self._loop, self._ordered, self._calls),
+            inline=False,
+            on_change=self._manual.wake if self._manual is not None else None,
+            url=url,
             timeout=timeout,
             reconnect=reconnect,
             protocol=protocol,
@@ -110,53 +115,14 @@ class WseClient:
             generation=generation,
             compression=compression,
             transport=transport,
-            _dispatcher=ThreadDispatcher(self._loop, self._ordered, self._calls),
         )
-        if self._manual is not None:
-            self._core.on_change = self._manual.wake
         # Two locks: the loop thread takes the first, so nobody who holds it may wait.
         self._lock = threading.Lock()
         self._life = threading.Lock()
         self._held = False  # whether this client counts as a user of the loop thread
         self._posted = 0  # bytes on their way to the loop
 
-    # -- what it is
-
-    @property
-    def status(self) -> Status:
-        """What the client is doing now."""
-        return self._core.status
-
-    @property
-    def when(self) -> ClientSignals:
-        """The client's signals: ``@client.when.closed``. See `ClientSignals`."""
-        return self._core.when
-
-    @property
-    def channel(self) -> Channel:
-        """Handlers of messages: ``@client.channel.on("type")``, called with ``(payload)``."""
-        return self._core.channel
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds the last ping took, None before the first."""
-        return self._core.latency
-
-    def stats(self) -> dict[str, Any]:
-        """Counters and levels as a plain dictionary; see `AsyncWseClient.stats`. Any thread."""
-        return self._core.stats()
-
     # -- connecting
-
-    def challenge(self, fn: F) -> F:
-        """Solve the server's challenges with ``fn(quest)``, which returns the solution.
-
-        Works as a decorator. See `HmacSolver`.
-
-        Raises:
-            TypeError: It cannot be called with one argument.
-        """
-        return self._core.challenge(fn)
 
     def connect(
         self, identity: Any = None, meta: Any = None, *, timeout: float | None = None
@@ -189,7 +155,7 @@ class WseClient:
 
         async def connect() -> Any:
             self._check_held()
-            return await self._core.connect(identity, meta, timeout=deadline.left() or _NO_TIME)
+            return await self._connector.connect(identity, meta, deadline.left() or _NO_TIME)
 
         return self._run(connect, deadline, "connect", serving=True, late=ConnectTimeout)
 
@@ -216,11 +182,11 @@ class WseClient:
 
         async def jump() -> Any:
             self._check_held()
-            return await self._core.jump(url, identity, meta, timeout=deadline.left() or _NO_TIME)
+            return await self._connector.jump(url, identity, meta, deadline.left() or _NO_TIME)
 
         return self._run(jump, deadline, "jump", serving=True, late=ConnectTimeout)
 
-    def close(self, code: int = NORMAL, reason: str = Reason.BY_CLIENT) -> None:
+    def close(self, code: int = CloseCode.NORMAL, reason: str = Reason.BY_CLIENT) -> None:
         """Close, whatever the client is doing, and wait for its socket (``Limits.close_timeout``
         at most).
 
@@ -239,15 +205,15 @@ class WseClient:
             return
         try:
             self._loop.run(
-                lambda: self._core.close(code, reason),
-                Deadline(self._core.endpoint.limits.close_timeout + 1),
+                lambda: self._connector.close(code, reason),
+                Deadline(self._connector.shared.limits.close_timeout + 1),
                 "close",
             )
         except ConnectionNotReady:
             pass  # the loop has ended, and the sockets with it
         except BaseException:
             # Ctrl-C does not wait for the peer, and no socket may outlive its loop.
-            self._loop.post(self._core.abort)
+            self._loop.post(self._connector.abort)
             raise
         finally:
             with self._life:
@@ -264,7 +230,7 @@ class WseClient:
             WrongThread: On a copy left by a fork.
         """
         self._loop.check_process()
-        self._loop.post(self._core.drop, reason)
+        self._loop.post(self._connector.stop, CloseCode.NORMAL, reason)
 
     def __enter__(self) -> WseClient:
         return self
@@ -274,7 +240,7 @@ class WseClient:
             self.close()
 
     async def _goodbye(self) -> None:
-        await self._core.close()
+        await self._connector.close(CloseCode.NORMAL, Reason.BY_CLIENT)
 
     def _hold(self, what: str) -> None:
         self._loop.check_may_block(what)
@@ -307,11 +273,10 @@ class WseClient:
             WrongThread: On a copy left by a fork.
         """
         self._loop.check_process()
-        core = self._core
-        check_user_type(type, core.endpoint.roles, "send")
-        data, binary = encode(core.endpoint.protocol, type, payload)
+        connector = self._connector
+        data, binary = connector.pack(type, payload)
         what = f"send {type!r}"
-        core.ready_link(what)
+        connector.ready_connection(what)
         size = len(data)
         if not self._reserve(size):
             self._wait_for_room(size, Deadline(self._seconds(timeout)), what)
@@ -325,10 +290,10 @@ class WseClient:
 
     def _reserve(self, size: int) -> bool:
         """Take room in the send buffer, if there is."""
-        link = self._core.link
+        conn = self._connector.conn
         with self._lock:
-            waiting = self._posted + (link.buffered if link is not None else 0)
-            if waiting and waiting + size > self._core.endpoint.limits.max_send_buffer:
+            waiting = self._posted + (conn.buffered if conn is not None else 0)
+            if waiting and waiting + size > self._connector.shared.limits.max_send_buffer:
                 return False
             self._posted += size
             return True
@@ -344,24 +309,30 @@ class WseClient:
                     f"cannot {what}: the server did not take what waits to be sent within "
                     f"{deadline.seconds:g} s",
                 )
-            self._loop.run(partial(self._core.drained, left, size), deadline, "send")
-            self._core.ready_link(what)
+            self._loop.run(partial(self._room_within, left, size), deadline, "send")
+            self._connector.ready_connection(what)
             if self._reserve(size):
                 return
 
+    async def _room_within(self, seconds: float, size: int) -> None:
+        try:
+            await asyncio.wait_for(self._connector.room_for(size), seconds)
+        except asyncio.TimeoutError:
+            pass  # whoever waits looks at its deadline
+
     def _hand_over(self, data: bytes, binary: bool) -> None:
         try:
-            link = self._core.link
-            if link is not None and link.ready:
-                link.send_packed(data, binary)
+            conn = self._connector.conn
+            if conn is not None and conn.life is Life.READY:
+                conn.send_packed(data, binary)
         finally:
             self._give_back(len(data))
 
-    def call(self, rp: str, payload: Any = None, *, timeout: float | None = None) -> Any:
+    def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Call a procedure of the server and wait for its answer.
 
         Args:
-            rp: Its name.
+            name: Its name.
             payload: Its argument.
             timeout: Seconds; the client's ``timeout`` by default.
 
@@ -383,9 +354,9 @@ class WseClient:
         self._loop.track(wait)
         stamp = None
         try:
-            stamp = self._begin(rp, payload, wait.settle, deadline)
+            stamp = self._begin(name, payload, wait.settle, deadline)
             if not wait.wait(deadline.left()):
-                raise timeout_error(rp, seconds)
+                raise timeout_error(name, seconds)
             return wait.outcome()
         except BaseException:
             if stamp is not None and not wait.done:
@@ -395,7 +366,7 @@ class WseClient:
             self._loop.untrack(wait)
 
     def submit(
-        self, rp: str, payload: Any = None, *, timeout: float | None = None
+        self, name: str, payload: Any = None, *, timeout: float | None = None
     ) -> concurrent.futures.Future[Any]:
         """Call a procedure without waiting: many calls can be on their way at once.
 
@@ -429,14 +400,14 @@ class WseClient:
 
         def arm() -> None:
             timer = asyncio.get_running_loop().call_later(
-                seconds, lambda: settle(None, timeout_error(rp, seconds))
+                seconds, lambda: settle(None, timeout_error(name, seconds))
             )
             future.add_done_callback(lambda _: self._loop.post(timer.cancel))
 
         ending = _Ending(settle)
         self._loop.track(ending)
         try:
-            stamp = self._begin(rp, payload, settle, Deadline(seconds))
+            stamp = self._begin(name, payload, settle, Deadline(seconds))
         except BaseException:
             self._loop.untrack(ending)
             raise
@@ -456,31 +427,31 @@ class WseClient:
 
     def _begin(
         self,
-        rp: str,
+        name: str,
         payload: Any,
         settle: Callable[[Any, BaseException | None], None],
         deadline: Deadline,
     ) -> str:
         """Pack a call here, hand it to the loop, and return its stamp."""
-        check_rpc_name(rp)
-        core = self._core
-        link = core.link
-        if link is None or not link.ready:
-            link = core.ready_link(f"call {rp!r}")
-        call = link.prepare_call(rp, payload, legacy=core.legacy)
+        check_rpc_name(name)
+        connector = self._connector
+        conn = connector.conn
+        if conn is None or conn.life is not Life.READY:
+            conn = connector.ready_connection(f"call {name!r}")
+        call = conn.prepare_call(name, payload, legacy=connector.legacy)
         # Nothing of this client on its way to the loop: straight to the socket, two turns of
         # threads fewer.
-        if self._posted == 0 and link.begin_call_from_thread(call, settle):
+        if self._posted == 0 and conn.begin_call_from_thread(call, settle):
             return call.stamp
-        what = f"call {rp!r}"
+        what = f"call {name!r}"
         size = len(call.data)
         if not self._reserve(size):
             self._wait_for_room(size, deadline, what)
-            link = core.ready_link(what)
+            conn = connector.ready_connection(what)
 
         def begin() -> None:
             self._give_back(size)
-            link.begin_call(call, settle)
+            conn.begin_call(call, settle)
 
         if not self._loop.post(begin):
             self._give_back(size)
@@ -488,30 +459,9 @@ class WseClient:
         return call.stamp
 
     def _forget(self, stamp: str) -> None:
-        link = self._core.link
-        if link is not None:
-            link.forget_call(stamp)
-
-    def register(self, name: str, fn: F | None = None, *, inline: bool = False) -> Any:
-        """Answer the server's calls of ``name`` with what ``fn(payload)`` returns.
-
-        Works as a decorator. The function runs on a worker thread, beside all handlers; with
-        ``inline=True`` on the loop itself, where it must be quick and must not block.
-
-        Raises:
-            ValueError: The name is not a non-empty string, or belongs to the library.
-            WseError: RP_ALREADY_REGISTERED, the name is taken.
-            TypeError: The function cannot be called with one argument.
-        """
-        return self._core.register(name, fn, inline=inline)
-
-    def unregister(self, name: str) -> None:
-        """Forget a procedure.
-
-        Raises:
-            WseError: RP_NOT_REGISTERED, there is none of that name.
-        """
-        self._core.unregister(name)
+        conn = self._connector.conn
+        if conn is not None:
+            conn.forget_call(stamp)
 
     # -- pulling
 
@@ -528,7 +478,7 @@ class WseClient:
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         return self._run(
-            lambda: self._core.receive(timeout=timeout),
+            lambda: self._connector.receive(timeout),
             Deadline(timeout),
             "receive",
             late=ReceiveTimeout,
@@ -558,7 +508,7 @@ class WseClient:
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         return self._run(
-            lambda: self._core.wait_for(type, predicate, timeout=timeout),
+            lambda: self._connector.wait_for(type, predicate, timeout),
             Deadline(timeout),
             "wait_for",
             late=ReceiveTimeout,
@@ -574,7 +524,7 @@ class WseClient:
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         self._run(
-            lambda: self._core.wait_ready(timeout=timeout),
+            lambda: self._connector.wait_ready(timeout),
             Deadline(timeout),
             "wait_ready",
             serving=True,
@@ -593,7 +543,7 @@ class WseClient:
         """
         self._loop.check_may_block("wait")
         try:
-            return self._run(lambda: self._core.wait(timeout=timeout), Deadline(timeout), "wait")
+            return self._run(lambda: self._connector.wait(timeout), Deadline(timeout), "wait")
         except WaitTimeout:
             return False
         except ConnectionNotReady:
@@ -620,10 +570,10 @@ class WseClient:
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         manual = self._check_manual("run")
-        core, loop = self._core, self._loop
+        connector, loop = self._connector, self._loop
 
         def over() -> bool:
-            ended = core.status in (Status.IDLE, Status.OFFLINE) or not loop.running
+            ended = connector.status in (Status.IDLE, Status.OFFLINE) or not loop.running
             return ended and not manual.pending
 
         ending = _Ending(lambda _result, _error: manual.wake())
@@ -659,7 +609,7 @@ class WseClient:
     # -- waiting
 
     def _seconds(self, timeout: float | None) -> float:
-        return self._core.endpoint.timeout if timeout is None else check_timeout(timeout)
+        return self._connector.shared.timeout if timeout is None else check_timeout(timeout)
 
     def _run(
         self,
@@ -693,7 +643,7 @@ class WseClient:
         )
 
     def __repr__(self) -> str:
-        return f"<WseClient {self.status} {self._core.where}>"
+        return f"<WseClient {self.status} {self._connector.where}>"
 
 
 class _Ending:

@@ -16,7 +16,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from ..aio.dispatch import Dispatcher, Done, Lane, LoopDispatcher, OnError, failure_of, is_awaitable
+from ..core.dispatch import (
+    Dispatcher,
+    Done,
+    Lane,
+    LoopDispatcher,
+    OnError,
+    failure_of,
+    is_awaitable,
+)
 from ..errors import ErrorCode, WseError
 from ..events import Handler
 from .loop import Deadline, LoopThread, Wait, thread_state

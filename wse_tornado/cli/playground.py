@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..admission import AuthRequest
-from ..blocking.server import Connection, WseServer
+from ..blocking.connection import Connection
+from ..blocking.server import WseServer
 from ..challenge import HmacChallenge
 from ..errors import WseError
 from .page import PageHandler

@@ -11,18 +11,27 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from ..errors import ConnectionFailed, ConnectTimeout, WseError, origin_of
+from ..errors import CloseCode, ConnectionFailed, ConnectTimeout, WseError, origin_of
 from ..transport.bare import bare_transport, take_idle_socket
 from ..transport.resolver import DaemonResolver
 from ..transport.tornado_ws import TornadoClientTransport
-from .client_link import ClientLink
-from .link import ABNORMAL, SERVICE_RESTART, TRY_AGAIN, Endpoint
+from .connection import BaseConnection
+from .shared import Shared
 
-__all__ = ["JUMPING", "PASSING_CODES", "Dialer", "check_url", "is_passing"]
+__all__ = ["PASSING_CODES", "Dialer", "check_url", "is_passing"]
 
-JUMPING = 4000
-# Closings after which coming back makes sense (WIRE.md 5); 1000 is final whatever its reason.
-PASSING_CODES = frozenset({1005, ABNORMAL, 1011, SERVICE_RESTART, TRY_AGAIN, 1014, JUMPING})
+# Closings after which coming back makes sense (docs/wire.md 5); 1000 is final whatever its reason.
+PASSING_CODES = frozenset(
+    {
+        CloseCode.NO_STATUS,
+        CloseCode.ABNORMAL,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.SERVICE_RESTART,
+        CloseCode.TRY_AGAIN_LATER,
+        CloseCode.BAD_GATEWAY,
+        CloseCode.JUMP,
+    }
+)
 PASSING_HTTP = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -30,27 +39,27 @@ class Dialer:
     """Opens the sockets of one client.
 
     Args:
-        endpoint: What the client's connections share.
+        shared: What the client's connections share.
         headers: Further HTTP headers of the handshake.
         ssl_options: For ``wss://``.
         compression: Tornado's options for permessage-deflate; None offers none.
-        shared: Whether threads other than the loop's send, too.
+        threads: Whether threads other than the loop's send, too.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        shared: Shared[Any],
         *,
         headers: dict[str, str],
         ssl_options: ssl.SSLContext | dict[str, Any] | None,
         compression: dict[str, Any] | None,
-        shared: bool,
+        threads: bool,
     ) -> None:
-        self._endpoint = endpoint
+        self._shared = shared
         self._headers = headers
         self._ssl_options = ssl_options
         self._compression = compression
-        self._shared = shared
+        self._threads = threads
 
     async def open(self, url: str, seconds: float) -> WebSocketClientConnection:
         """Do the handshake.
@@ -69,8 +78,8 @@ class Dialer:
         connecting = asyncio.ensure_future(
             websocket_connect(
                 request,
-                subprotocols=[self._endpoint.protocol.name],
-                max_message_size=self._endpoint.limits.max_message_size,
+                subprotocols=[self._shared.protocol.name],
+                max_message_size=self._shared.limits.max_message_size,
                 compression_options=self._compression,
                 resolver=DaemonResolver(),
             )
@@ -98,14 +107,14 @@ class Dialer:
                 None, {"origin": origin_of(exc)}, f"cannot reach {url}: {exc}"
             ) from exc
 
-    async def attach(self, ws: WebSocketClientConnection, link: ClientLink) -> None:
-        """Give the link its transport: a bare socket where nothing but TCP is below the frames
-        and nothing has come yet, else Tornado's."""
-        endpoint = self._endpoint
+    async def attach(self, ws: WebSocketClientConnection, conn: BaseConnection) -> None:
+        """Give the connection its transport: a bare socket where only TCP is below the frames and
+        nothing has come yet, else Tornado's."""
+        shared = self._shared
         protocol = ws.protocol
         sock = None
         if (
-            endpoint.transport == "auto"
+            shared.transport == "auto"
             and protocol is not None
             and protocol.stream is not None
             and "Sec-WebSocket-Extensions" not in (ws.headers or {})
@@ -114,24 +123,24 @@ class Dialer:
         ):
             sock = take_idle_socket(protocol.stream)
         if sock is None:
-            link.attach(TornadoClientTransport(ws, link, endpoint.limits.close_timeout))
+            conn.attach(TornadoClientTransport(ws, conn, shared.limits.close_timeout))
             return
         ws.close()  # Tornado's part is over
         transport = bare_transport(
             sock,
-            link,
+            conn,
             is_client=True,
-            max_message_size=endpoint.limits.max_message_size,
-            close_timeout=endpoint.limits.close_timeout,
-            io=endpoint.dispatcher.io,
-            shared=self._shared,
+            max_message_size=shared.limits.max_message_size,
+            close_timeout=shared.limits.close_timeout,
+            io=shared.dispatcher.io,
+            shared=self._threads,
         )
-        link.attach(transport)  # before the socket is read
+        conn.attach(transport)  # before the socket is read
         try:
             await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
         except BaseException:
             sock.close()
-            link.connection_lost(ABNORMAL, "")
+            conn.connection_lost(CloseCode.ABNORMAL, "")
             raise
 
 

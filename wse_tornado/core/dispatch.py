@@ -159,14 +159,36 @@ else:
         return asyncio.get_running_loop().create_task(coro)
 
 
+class Turn:
+    """Keeps handlers from running inside handlers.
+
+    A handler that drops a connection, or broadcasts to one that does not keep up, causes events
+    of other lanes. They start when it returns, in the order in which they came up: a chain of them
+    neither recurses nor overtakes anything.
+    """
+
+    __slots__ = ("due", "running")
+
+    def __init__(self) -> None:
+        self.running = False
+        self.due: deque[LoopLane] = deque()
+
+    def end(self) -> None:
+        """The handler has returned, or suspended: start what it has caused."""
+        self.running = False
+        while self.due and not self.running:
+            self.due.popleft().advance()
+
+
 class LoopLane(Lane):
     """A lane on the loop: plain handlers run at once, a coroutine holds up what comes after it."""
 
-    __slots__ = ("_busy", "_notify", "_on_error", "_queue", "_tasks")
+    __slots__ = ("_busy", "_notify", "_on_error", "_queue", "_tasks", "_turn")
 
-    def __init__(self, on_error: OnError, tasks: TaskSet) -> None:
+    def __init__(self, on_error: OnError, tasks: TaskSet, turn: Turn) -> None:
         self._on_error = on_error
         self._tasks = tasks
+        self._turn = turn
         self._queue: deque[tuple[Handler, tuple[Any, ...], Done | None]] | None = None
         self._busy = False
         self._notify: tuple[int, Callable[[], None]] | None = None
@@ -179,24 +201,34 @@ class LoopLane(Lane):
         self._notify = (waiting, callback)
 
     def post(self, handler: Handler, args: tuple[Any, ...], done: Done | None = None) -> None:
+        turn = self._turn
+        if not self._busy and not turn.running:
+            self._busy = True
+            if self._start(handler, args, done):
+                self.advance()
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append((handler, args, done))
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        """Have what is queued started: when the lane is free, and no other handler runs."""
         if self._busy:
-            if self._queue is None:
-                self._queue = deque()
-            self._queue.append((handler, args, done))
             return
         self._busy = True
-        if self._start(handler, args, done):
-            self._advance()
+        if self._turn.running:
+            self._turn.due.append(self)
+        else:
+            self.advance()
 
     def post_all(self, jobs: Iterable[tuple[Handler, tuple[Any, ...]]]) -> None:
         if self._queue is None:
             self._queue = deque()
         self._queue.extend((handler, args, None) for handler, args in jobs)
-        if not self._busy:
-            self._busy = True
-            self._advance()
+        self._wait_for_turn()
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         """Start what waits until something suspends or nothing is left."""
         while self._queue:
             handler, args, done = self._queue.popleft()
@@ -210,6 +242,14 @@ class LoopLane(Lane):
 
     def _start(self, handler: Handler, args: tuple[Any, ...], done: Done | None) -> bool:
         """Run one handler. False if it is a coroutine that has suspended."""
+        turn = self._turn
+        turn.running = True
+        try:
+            return self._run(handler, args, done)
+        finally:
+            turn.end()
+
+    def _run(self, handler: Handler, args: tuple[Any, ...], done: Done | None) -> bool:
         try:
             result = handler.fn(*args)
         except (Exception, asyncio.CancelledError) as exc:
@@ -224,7 +264,7 @@ class LoopLane(Lane):
             def finished(result: Any, exc: BaseException | None) -> None:
                 self._finish(handler, done, result, exc)
                 if not running:
-                    self._advance()
+                    self.advance()
 
             ended = self._tasks.run(result, finished)
             running = False
@@ -249,12 +289,13 @@ class LoopDispatcher(Dispatcher):
         self.io = LoopIO()
         self._tasks = TaskSet()
         self._calls = TaskSet()
+        self._turn = Turn()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._early: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
 
     def lane(self, on_error: OnError) -> Lane:
         self._loop = asyncio.get_running_loop()
-        return LoopLane(on_error, self._tasks)
+        return LoopLane(on_error, self._tasks, self._turn)
 
     def begin(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -263,15 +304,19 @@ class LoopDispatcher(Dispatcher):
             fn(*args)
 
     def beside(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
+        turn = self._turn
+        turn.running = True
         try:
             result = handler.fn(*args)
         except (Exception, asyncio.CancelledError) as exc:
             done(None, failure_of(exc))
-            return
-        if result is not None and is_awaitable(result):
-            self._calls.run(result, done)
         else:
-            done(result, None)
+            if result is not None and is_awaitable(result):
+                self._calls.run(result, done)
+            else:
+                done(result, None)
+        finally:
+            turn.end()
 
     def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
         try:

@@ -1,21 +1,21 @@
-"""What both ends do on an open connection: read, route, answer, call, stay alive, end once.
+"""Both ends of an open connection: read, route, answer, call, stay alive, end once.
 
-``connection.py`` (server) and ``client.py`` add how a connection becomes ready. One message goes
-``message_received`` → ``_route`` → ``_deliver`` (a channel message), ``_serve`` (a call) or
-``PendingCalls`` (an answer).
+``server_connection.py`` and ``client_connection.py`` add how a connection gets in and who is told.
+One message goes ``message_received`` → ``_route`` → ``_deliver`` (a channel message), ``_serve`` (a
+call) or ``PendingCalls`` (an answer). Loop thread only, unless a method says otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from enum import Enum
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import (
+    CloseCode,
     ErrorCode,
     NotSerializable,
     ProtocolError,
@@ -25,68 +25,32 @@ from ..errors import (
     origin_of,
     text_of,
 )
-from ..events import Channel, Handler
-from ..limits import Limits
-from ..protocol import RESERVED_PREFIX, Protocol, encode, internal_types_of
+from ..events import Handler
+from ..protocol import RESERVED_PREFIX, Message, encode
 from ..rpc import (
     PendingCalls,
-    Procedures,
     Resolve,
     disconnected_error,
     new_stamp,
     payload_from_error,
     timeout_error,
 )
-from ..stats import Counters
 from ..transport.base import SharedMessage, Transport
-from ..transport.frames import may_be_sent
-from .dispatch import Dispatcher, Done, Lane
+from .dispatch import Lane
+from .inbox import Inbox
+from .shared import Shared, handler_error, tell_error
 
-__all__ = ["Endpoint", "Link", "TransportChoice"]
+__all__ = ["BaseConnection", "Life", "PackedCall", "TokenBucket"]
 
-# "auto" takes plain TCP connections over from Tornado; "tornado" leaves all to it.
-TransportChoice = Literal["auto", "tornado"]
-
-NORMAL = 1000
-ABNORMAL = 1006
-SERVICE_RESTART = 1012
-POLICY_VIOLATION = 1008
-TRY_AGAIN = 1013
+OVERFLOW = 10  # times max_queue: where a queue ends that may not pause reading
 
 
-class Endpoint:
-    """What all connections of one server, or one client, share."""
+class Life(Enum):
+    """Where a connection stands for the program. Its socket closes somewhat after ENDED."""
 
-    def __init__(
-        self,
-        *,
-        protocol: Protocol,
-        limits: Limits,
-        dispatcher: Dispatcher,
-        handler_params: tuple[str, ...],
-        inline: bool,
-        timeout: float,
-        expose_errors: bool,
-        transport: TransportChoice = "auto",
-    ) -> None:
-        if transport not in ("auto", "tornado"):
-            raise ValueError(f'transport is "auto" or "tornado", not {transport!r}')
-        self.transport = transport
-        self.protocol = protocol
-        self.types = internal_types_of(protocol)
-        self.roles: Mapping[Hashable, str] = dict(self.types.roles())
-        self.legacy_prefix = f"{self.types.call}:"
-        self.limits = limits
-        self.dispatcher = dispatcher
-        self.channel = Channel(handler_params, self.roles, inline=inline)
-        self.procedures = Procedures(handler_params, inline=inline)
-        self.timeout = timeout
-        self.counters = Counters()
-        self.on_served: set[Callable[[], None]] = set()  # told when a call of a peer has ended
-        self.expose_errors = expose_errors
-
-
-OVERFLOW = 10  # times max_queue, when reading cannot pause
+    OPENING = "opening"  # not let in yet
+    READY = "ready"
+    ENDED = "ended"
 
 
 class TokenBucket:
@@ -123,22 +87,45 @@ class PackedCall(NamedTuple):
     binary: bool
 
 
-class Link(ABC):
-    """One open connection, seen from either end. Loop thread only."""
+class BaseConnection(ABC):
+    """One open connection, seen from either end.
 
-    def __init__(self, endpoint: Endpoint, lane: Lane | None = None) -> None:
-        self._endpoint = endpoint
-        self._counters = endpoint.counters
-        self._unpack = endpoint.protocol.unpack
-        self._roles = endpoint.roles
+    Args:
+        shared: What the connections of this server or client share.
+        lane: Where its handlers run, in order; by default one of its own.
+        first_args: What handlers are given before the payload.
+        inbox: Where messages go that no handler takes, to be received; a server has none.
+
+    Attributes:
+        life: Where it stands.
+        ended_with: The close code and reason, once it is ENDED.
+        pending: Calls made from here.
+        serving: How many calls of the peer run here.
+        latency: Seconds that the last ping took.
+    """
+
+    def __init__(
+        self,
+        shared: Shared[Any],
+        *,
+        lane: Lane | None = None,
+        first_args: tuple[Any, ...] = (),
+        inbox: Inbox | None = None,
+    ) -> None:
+        self._shared = shared
+        self._counters = shared.counters
+        self._unpack = shared.protocol.unpack
+        self._roles = shared.roles
+        self._first_args = first_args
+        self._inbox = inbox
         self.pending = PendingCalls()
-        self.ready = False
-        self.ended: tuple[int, str] | None = None
+        self.life = Life.OPENING
+        self.ended_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
         self.latency: float | None = None
-        self._send_limit = endpoint.limits.max_send_buffer
-        self.serving = 0  # calls of the peer that run here
-        self.lane: Lane = lane or endpoint.dispatcher.lane(self._handler_failed)
-        self._bucket: TokenBucket | None = None  # servers limit the rate of messages
+        self._send_limit = shared.limits.max_send_buffer
+        self.serving = 0
+        self.lane: Lane = lane or shared.dispatcher.lane(self._handler_failed)
+        self._bucket: TokenBucket | None = None  # a server may limit the rate of messages
         self._paused = False
         self._heard = time.monotonic()
         self._pinged = 0.0
@@ -146,10 +133,6 @@ class Link(ABC):
         self._transport: Transport | None = None
 
     # -- what the two ends add
-
-    @abstractmethod
-    def _handler_args(self, payload: Any) -> tuple[Any, ...]:
-        """What handlers and procedures are called with."""
 
     @abstractmethod
     def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
@@ -160,16 +143,20 @@ class Link(ABC):
         """A message arrived that no handler takes."""
 
     @abstractmethod
+    def _on_end(self, code: int, reason: str) -> None:
+        """The connection is over: change the records of the layers above, then tell."""
+
+    def _bad_message(self, error: WseError) -> None:
+        """The peer sent what the wire does not allow: report it and close."""
+        self._report(error)
+        self.close(CloseCode.NORMAL, Reason.PROTOCOL_ERR)
+
     def _report(self, error: WseError) -> None:
         """A problem without a caller to raise in."""
-
-    @abstractmethod
-    def _on_end(self, code: int, reason: str) -> None:
-        """The connection is over for the layers above; called once."""
-
-    @abstractmethod
-    def _bad_message(self, error: WseError) -> None:
-        """The peer sent what the wire does not allow."""
+        shared = self._shared
+        # Server: (error, conn); client: (error).
+        args = (error, *self._first_args)
+        tell_error(self.lane, shared.when.error, shared.logger, self, *args)
 
     # -- in
 
@@ -181,11 +168,11 @@ class Link(ABC):
     def message_received(self, data: str | bytes) -> None:
         """One message from the transport."""
         self._heard = time.monotonic()
-        if self.ended is not None:
+        if self.life is Life.ENDED:
             return
         self._counters.messages_in += 1
         if self._bucket is not None and not self._bucket.take(self._heard):
-            self._cut(POLICY_VIOLATION, Reason.RATE_LIMIT)
+            self._cut(CloseCode.POLICY_VIOLATION, Reason.RATE_LIMIT)
             return
         try:
             type, payload, stamp = self._unpack(data)
@@ -194,12 +181,12 @@ class Link(ABC):
             error = ProtocolError(
                 ErrorCode.MESSAGE_PROCESSING_ERROR,
                 {"origin": origin_of(exc)},
-                f"a message does not decode as {self._endpoint.protocol.name}: {text_of(exc)}",
+                f"a message does not decode as {self._shared.protocol.name}: {text_of(exc)}",
             )
             error.__cause__ = exc
             self._bad_message(error)
             return
-        if self.ready:
+        if self.life is Life.READY:
             self._route(role, type, payload, stamp)
         else:
             self._before_ready(role, type, payload)
@@ -233,65 +220,73 @@ class Link(ABC):
         )
 
     def _deliver(self, type: Any, payload: Any) -> None:
-        handlers = self._endpoint.channel.take(type)
+        handlers = self._shared.channel.take(type)
         if not handlers:
-            if isinstance(type, str) and type.startswith(RESERVED_PREFIX):
-                self._violation(f"the type {type!r} belongs to the library and is unknown")
-            else:
-                self._unheard(type, payload)
-                self._check_queue()
+            self._unheard(type, payload)
+            self._check_queue()
             return
-        args = self._handler_args(payload)
+        if self._inbox is not None:  # somebody may wait for this type, beside its handlers
+            self._inbox.offer(Message(type, payload), keep=False)
+        args = (*self._first_args, payload)
         lane = self.lane
         for handler in handlers:
             lane.post(handler, args)
-        if not self._paused and lane.waiting >= self._endpoint.limits.max_queue:
+        if not self._paused and lane.waiting >= self._shared.limits.max_queue:
             self._pause()
+
+    def _is_reserved(self, type: Any) -> bool:
+        """Whether the type is one that only the library may use; then the peer broke the wire."""
+        if isinstance(type, str) and type.startswith(RESERVED_PREFIX):
+            self._violation(f"the type {type!r} belongs to the library and is unknown")
+            return True
+        return False
 
     def _check_queue(self) -> None:
         """After what the peer caused to be queued, other than by a message for a handler."""
         if (
-            self.ended is None
+            self.life is not Life.ENDED
             and not self._paused
-            and self.lane.waiting >= self._endpoint.limits.max_queue
+            and self.lane.waiting >= self._shared.limits.max_queue
         ):
             self._pause()
 
     def _pause(self) -> None:
-        limits = self._endpoint.limits
+        limits = self._shared.limits
         if self.lane.waiting >= OVERFLOW * limits.max_queue:
-            self._cut(TRY_AGAIN, Reason.QUEUE_OVERFLOW)
+            self._cut(CloseCode.TRY_AGAIN_LATER, Reason.QUEUE_OVERFLOW)
             return
         if self._must_read() or self._transport is None:
             return
+        # A thread may begin a call right now. It registers the call and then reads `_paused`; we
+        # set `_paused` and then read `pending`. So at least one of the two sees the other.
         self._paused = True
-        if self._must_read():  # a thread has just begun a call: one of the two sees the other
+        if self._must_read():
             self._paused = False
             return
         self._transport.pause_reading()
         self.lane.notify_when_below(limits.max_queue // 2, self._resume)
 
     def _must_read(self) -> bool:
-        """Whether something that is waited for here may stand behind the messages that wait."""
-        return bool(self.pending)
+        """Whether somebody here waits for what may come behind the messages in the queue."""
+        return bool(self.pending) or (self._inbox is not None and self._inbox.awaited)
 
     def read_on(self) -> None:
-        """Somebody waits for what may not have been read."""
+        """Resume reading: somebody waits for what may not have been read."""
         if self._paused:
             self._resume()
 
     def _resume(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
-            self._heard = time.monotonic()  # the silence was our own
+            self._heard = time.monotonic()  # the silence was this end's own
             self._transport.resume_reading()
 
     # -- calls served here
 
     def _serve(self, name: Any, payload: Any, stamp: str) -> None:
-        endpoint = self._endpoint
-        legacy = stamp.startswith(endpoint.legacy_prefix)
-        procedure = endpoint.procedures.by_name.get(name)
+        shared = self._shared
+        legacy = stamp.startswith(shared.legacy_prefix)
+        procedure = shared.procedures.by_name.get(name)
         if procedure is None:
             if isinstance(name, str) and name.startswith(RESERVED_PREFIX):
                 self._violation(f"a call of {name!r}, which belongs to the library")
@@ -299,14 +294,14 @@ class Link(ABC):
             self._counters.served_unknown += 1
             self._answer_error({"code": str(ErrorCode.RP_NOT_REGISTERED)}, stamp, legacy)
             return
-        if self.serving >= endpoint.limits.max_pending_calls:
+        if self.serving >= shared.limits.max_pending_calls:
             self._counters.served_refused += 1
             self._answer_error({"code": str(ErrorCode.TOO_MANY_CALLS)}, stamp, legacy)
             return
         self.serving += 1
-        endpoint.dispatcher.beside(
+        shared.dispatcher.beside(
             procedure,
-            self._handler_args(payload),
+            (*self._first_args, payload),
             partial(self._answer, name, payload, stamp, legacy),
         )
 
@@ -320,9 +315,9 @@ class Link(ABC):
         exc: BaseException | None,
     ) -> None:
         self.serving -= 1
-        for notify in self._endpoint.on_served:
+        for notify in self._shared.on_served:
             notify()
-        if self.ended is not None:
+        if self.life is Life.ENDED:
             if exc is not None and not isinstance(exc, (WseError, asyncio.CancelledError)):
                 self._call_failed(name, exc)
             return
@@ -331,7 +326,7 @@ class Link(ABC):
                 if legacy:
                     self._send(stamp, result, {"success": True})
                 else:
-                    self._send(self._endpoint.types.response, result, stamp)
+                    self._send(self._shared.types.response, result, stamp)
                 self._counters.served_ok += 1
                 return
             except NotSerializable as unpackable:
@@ -344,7 +339,7 @@ class Link(ABC):
             self._call_failed(name, exc)
         self._counters.served_failed += 1
         error = payload_from_error(
-            name, exc, expose=self._endpoint.expose_errors, call_payload=payload
+            name, exc, expose=self._shared.expose_errors, call_payload=payload
         )
         self._answer_error(error, stamp, legacy)
 
@@ -359,7 +354,7 @@ class Link(ABC):
         if legacy:
             self._send(stamp, None, error)
         else:
-            self._send(self._endpoint.types.response_error, error, stamp)
+            self._send(self._shared.types.response_error, error, stamp)
 
     def _call_failed(self, name: str, exc: BaseException) -> None:
         error = WseError(
@@ -377,35 +372,36 @@ class Link(ABC):
     # -- out
 
     def _send(self, type: Any, payload: Any, stamp: Any = None) -> None:
-        data, binary = encode(self._endpoint.protocol, type, payload, stamp)
+        data, binary = encode(self._shared.protocol, type, payload, stamp)
         self.send_packed(data, binary)
 
     def send_packed(self, data: bytes, binary: bool) -> bool:
         """Hand a packed message to the socket. False if the connection is over."""
         transport = self._transport
-        if self.ended is not None or transport is None:
+        if self.life is Life.ENDED or transport is None:
             return False
         if transport.congested and transport.buffered + len(data) > self._send_limit:
-            return self._send_buffer_full()
+            self.end_slow()
+            return False
         self._counters.messages_out += 1
         transport.send(data, binary)
         return True
 
     def send_shared(self, message: SharedMessage) -> bool:
-        """Hand over a message that goes to many. False if the connection is over."""
+        """Hand over a message that goes to many. False if the connection is over, or too slow:
+        then the caller ends it with `end_slow`, when all others have their message."""
         transport = self._transport
-        if self.ended is not None or transport is None:
+        if self.life is Life.ENDED or transport is None:
             return False
         if transport.congested and transport.buffered + len(message.payload) > self._send_limit:
-            return self._send_buffer_full()
+            return False
         self._counters.messages_out += 1
         transport.send_shared(message)
         return True
 
-    def _send_buffer_full(self) -> bool:
-        """The peer does not keep up: end it rather than wait or grow."""
-        self._cut(TRY_AGAIN, Reason.SLOW_CONSUMER)
-        return False
+    def end_slow(self) -> None:
+        """The peer does not keep up: end the connection rather than wait or grow."""
+        self._cut(CloseCode.TRY_AGAIN_LATER, Reason.SLOW_CONSUMER)
 
     @property
     def buffered(self) -> int:
@@ -433,16 +429,16 @@ class Link(ABC):
         Raises:
             NotSerializable: The payload cannot be packed.
         """
-        stamp = new_stamp(f"{self._endpoint.legacy_prefix}{rpc}:" if legacy else "")
-        data, binary = encode(self._endpoint.protocol, rpc, payload, stamp)
+        stamp = new_stamp(f"{self._shared.legacy_prefix}{rpc}:" if legacy else "")
+        data, binary = encode(self._shared.protocol, rpc, payload, stamp)
         return PackedCall(rpc, stamp, data, binary)
 
     def begin_call(self, call: PackedCall, resolve: Resolve) -> None:
         """Send a call; ``resolve`` is called once, unless the stamp is forgotten first."""
-        if self.ended is not None:
-            resolve(None, disconnected_error(call.rpc, *self.ended, sent=False))
+        if self.life is Life.ENDED:
+            resolve(None, disconnected_error(call.rpc, *self.ended_with, sent=False))
             return
-        if len(self.pending) >= self._endpoint.limits.max_pending_calls:
+        if len(self.pending) >= self._shared.limits.max_pending_calls:
             resolve(None, self._too_many_calls(call.rpc))
             return
         if self._paused:
@@ -450,11 +446,10 @@ class Link(ABC):
         if self.send_packed(call.data, call.binary):
             self.pending.add(call.rpc, call.stamp, resolve)
         else:
-            code, reason = self.ended or (ABNORMAL, "")
-            resolve(None, disconnected_error(call.rpc, code, reason, sent=False))
+            resolve(None, disconnected_error(call.rpc, *self.ended_with, sent=False))
 
     def _too_many_calls(self, rpc: str) -> RpcError:
-        limit = self._endpoint.limits.max_pending_calls
+        limit = self._shared.limits.max_pending_calls
         return RpcError(
             rpc,
             ErrorCode.TOO_MANY_CALLS,
@@ -477,19 +472,20 @@ class Link(ABC):
         Returns:
             False where `begin_call` has to do it, on the loop; then nothing was sent.
         """
-        transport = self._transport
+        transport, pending = self._transport, self.pending
         if (
             transport is None
-            or not self.ready
+            or self.life is not Life.READY
             or self._paused
-            or len(self.pending) >= self._endpoint.limits.max_pending_calls
+            or len(pending) >= self._shared.limits.max_pending_calls
         ):
             return False
-        self.pending.add(call.rpc, call.stamp, resolve)
-        # Looked at again: from here on `_pause` sees that somebody waits.
+        pending.add(call.rpc, call.stamp, resolve)
+        # Check again now that the call is registered: either `_pause` sees it in `pending`, or we
+        # see `_paused` here.
         if not self._paused and transport.send_from_thread(call.data, call.binary):
             return True
-        self.pending.forget(call.stamp)
+        pending.forget(call.stamp)
         return False
 
     async def call_and_wait(
@@ -524,7 +520,7 @@ class Link(ABC):
         if self._pinged:  # a pong nobody asked for says nothing about the latency
             self.latency = self._heard - self._pinged
             self._pinged = 0.0
-            if self._heartbeat is not None and self.ended is None:
+            if self._heartbeat is not None and self.life is not Life.ENDED:
                 self._heartbeat.cancel()
                 self._schedule_heartbeat()
 
@@ -536,13 +532,13 @@ class Link(ABC):
         """What waited to be sent has left."""
 
     def _schedule_heartbeat(self) -> None:
-        limits = self._endpoint.limits
+        limits = self._shared.limits
         if limits.heartbeat:
             due = self._heard + limits.heartbeat - time.monotonic()
             self._heartbeat = asyncio.get_running_loop().call_later(max(due, 0.001), self._beat)
 
     def _beat(self) -> None:
-        limits = self._endpoint.limits
+        limits = self._shared.limits
         now = time.monotonic()
         if self._paused or now - self._heard < limits.heartbeat:
             if self._paused:
@@ -560,28 +556,28 @@ class Link(ABC):
         if self._heard >= self._pinged or self._paused:
             self._schedule_heartbeat()
         else:
-            self._cut(ABNORMAL, Reason.HEARTBEAT)
+            self._cut(CloseCode.ABNORMAL, Reason.HEARTBEAT)
 
     # -- the end
 
     def close(self, code: int, reason: str) -> None:
-        """Close from this end: over at once for this side, politely for the peer."""
-        if self.ended is None:
+        """Close from this end: over at once for this side, with a close handshake for the peer."""
+        if self.life is not Life.ENDED:
             if self._transport is not None:
                 self._transport.close(code, reason)
             self._end(code, reason)
 
     def abort(self) -> None:
-        """Cut the socket, which `close` left to the peer."""
+        """Cut the socket without a close handshake, or in the middle of one."""
         if self._transport is not None:
             self._transport.abort()
 
     def _cut(self, code: int, reason: str) -> None:
         """End a connection whose peer does not take part: cut at once with 1006, else after a close
         frame and ``Limits.close_timeout`` at most."""
-        if self.ended is None:
+        if self.life is not Life.ENDED:
             if self._transport is not None:
-                if code == ABNORMAL:
+                if code == CloseCode.ABNORMAL:
                     self._transport.abort()
                 else:
                     self._transport.close(code, reason)
@@ -597,71 +593,17 @@ class Link(ABC):
             self._counters.messages_out += transport.thread_messages
 
     def _end(self, code: int, reason: str) -> None:
-        if self.ended is not None:
+        """Change all records first, then tell handlers and callers."""
+        if self.life is Life.ENDED:
             return
-        code, reason = int(code), str(reason)
-        self.ended = (code, reason)
-        self.ready = False
+        self.life = Life.ENDED
+        code, reason = self.ended_with = (int(code), str(reason))
         if self._heartbeat is not None:
             self._heartbeat.cancel()
-        self._counters.calls_disconnected += len(self.pending)
+        calls, self.pending = self.pending, PendingCalls()
+        self._counters.calls_disconnected += len(calls)
         self._counters.closed(code, reason)
-        self.pending.fail_all(code, reason)
-        self._on_end(code, reason)
-
-
-def check_timeout(timeout: Any) -> float:
-    """A usable time-out in seconds.
-
-    Raises:
-        ValueError: It is not a number above 0.
-    """
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise ValueError(f"a time-out is a number of seconds above 0, not {timeout!r}")
-    return float(timeout)
-
-
-def check_closing(code: Any, reason: Any) -> None:
-    """Refuse what a close frame cannot say.
-
-    Raises:
-        ValueError: The code may not be sent (RFC 6455 7.4), or the reason is not a string.
-    """
-    if isinstance(code, bool) or not isinstance(code, int) or not may_be_sent(code):
-        raise ValueError(f"{code!r} is no close code that may be sent; 1000 is, or 3000 to 4999")
-    if not isinstance(reason, str):
-        raise ValueError(f"the reason of a closing is a string, not {reason!r}")
-
-
-def handler_error(handler: Handler, exc: BaseException) -> WseError:
-    """What the error signal tells when a handler raised."""
-    error = WseError(
-        ErrorCode.HANDLER_FAILED,
-        {"handler": getattr(handler.fn, "__qualname__", ""), "origin": origin_of(exc)},
-        f"{handler!r} raised {type(exc).__name__}: {text_of(exc)}",
-    )
-    error.__cause__ = exc
-    return error
-
-
-# Users' own code raised: an ERROR with its traceback. All else comes from the peer or the network
-# and is a WARNING.
-_OWN_FAULTS = frozenset({ErrorCode.HANDLER_FAILED.value, ErrorCode.RP_EXECUTION_FAILED.value})
-
-
-def log_error(logger: logging.Logger, error: WseError, where: object) -> None:
-    """Log a problem that nobody listens to."""
-    if error.code in _OWN_FAULTS:
-        logger.error("%s [%r]", error, where, exc_info=error.__cause__)
-    else:
-        logger.warning("%s [%r]", error, where)
-
-
-def log_failure(logger: logging.Logger, handler: Handler) -> Done:
-    """What to do when a handler of errors raises itself."""
-
-    def done(_result: Any, exc: BaseException | None) -> None:
-        if exc is not None and isinstance(exc, Exception):
-            logger.error("%r, a handler of errors, raised", handler, exc_info=exc)
-
-    return done
+        try:
+            self._on_end(code, reason)
+        finally:  # whatever a handler raises, no caller is left waiting
+            calls.fail_all(code, reason)

@@ -1,0 +1,255 @@
+"""The server's end of one connection: how a device gets in, and what the hub is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..admission import (
+    Action,
+    Admission,
+    Admit,
+    AskChallenge,
+    AskIdentify,
+    AskVerify,
+    AuthRequest,
+    Reject,
+    SendQuest,
+    State,
+)
+from ..errors import CloseCode, ErrorCode, Reason, WseError
+from ..events import Handler
+from ..protocol import Message, encode
+from ..signals import ServerSignals
+from .connection import BaseConnection, Life, TokenBucket
+from .shared import Shared, tell
+from .users import User
+
+if TYPE_CHECKING:
+    from tornado.httputil import HTTPServerRequest
+    from tornado.websocket import WebSocketHandler
+
+__all__ = ["Gate", "ServerConnection"]
+
+
+class Gate(Protocol):
+    """What a connection needs of the hub that it belongs to."""
+
+    identify_handler: Handler
+    challenge_handler: Handler | None
+    verify_handler: Handler | None
+
+    def enter(self, conn: ServerConnection) -> bool:
+        """It is accepted: make it a device of its user. True if the user has just come."""
+
+    def entered(self, conn: ServerConnection, *, joined: bool) -> None:
+        """It has its welcome: tell handlers, and close the devices it displaces."""
+
+    def leave(self, conn: ServerConnection, code: int, reason: str) -> None:
+        """It is over for the program."""
+
+    def closed(self, conn: ServerConnection) -> None:
+        """Its socket is closed."""
+
+
+class ServerConnection(BaseConnection):
+    """One device of one user.
+
+    Args:
+        shared: What the connections of this server share.
+        gate: The hub.
+        make_face: Makes what users' handlers are given in place of this object.
+        remote_addr: The peer's address.
+        request: The request of the handshake.
+        handler: Tornado's handler of the handshake.
+        certificate: The client's certificate, where it had to show one.
+
+    Attributes:
+        conn_id: Its id, unique on this server.
+        cid: The user's id, None before the device is let in.
+        user: The user; exists once the device is let in.
+        identity: What the client presented to get in.
+        meta: What the client told about this device.
+        face: What users' handlers are given.
+    """
+
+    user: User
+    _shared: Shared[ServerSignals]
+
+    def __init__(
+        self,
+        shared: Shared[ServerSignals],
+        gate: Gate,
+        make_face: Callable[[ServerConnection], Any],
+        *,
+        remote_addr: str,
+        request: HTTPServerRequest | None = None,
+        handler: WebSocketHandler | None = None,
+        certificate: dict[str, Any] | None = None,
+    ) -> None:
+        self.face = make_face(self)
+        super().__init__(shared, first_args=(self.face,))
+        self._gate = gate
+        self.conn_id = secrets.token_hex(8)
+        self.remote_addr = remote_addr
+        self.cid: Hashable = None
+        self.identity: Any = None
+        self.meta: dict[str, Any] = {}
+        limits = shared.limits
+        if limits.message_rate:
+            self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._heard)
+        self._admission: Admission | None = Admission(
+            challenges=gate.challenge_handler is not None,
+            verifies=gate.verify_handler is not None,
+            make_auth=partial(
+                AuthRequest,
+                decide=self._decided,
+                conn_id=self.conn_id,
+                remote_addr=remote_addr,
+                request=request,
+                handler=handler,
+                certificate=certificate,
+            ),
+        )
+        self._auth_timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            limits.auth_timeout, self._auth_timed_out
+        )
+
+    # -- getting in
+
+    def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
+        if self._admission is not None:
+            self._carry_out(self._admission.receive(role, payload))
+
+    def _carry_out(self, action: Action) -> None:
+        """Do what the admission says."""
+        admission = self._admission
+        if isinstance(action, Reject) and action.error is not None:
+            self._report(action.error)
+        if admission is None or self.life is Life.ENDED:
+            return
+        gate = self._gate
+        match action:
+            case AskChallenge(auth):
+                assert gate.challenge_handler is not None
+                self._ask(gate.challenge_handler, auth, admission.challenged)
+            case AskVerify(auth):
+                assert gate.verify_handler is not None
+                self._ask(gate.verify_handler, auth, admission.verified)
+            case AskIdentify(auth):
+                self._ask(gate.identify_handler, auth, partial(self._identified, auth))
+            case SendQuest(quest):
+                self._send_or_reject(self._shared.types.challenge, quest)
+            case Admit(cid, welcome):
+                self._admit(cid, welcome)
+            case Reject(reason):
+                if reason:
+                    self.close(CloseCode.NORMAL, reason)
+
+    def _ask(self, handler: Handler, auth: AuthRequest, then: Any) -> None:
+        """Run a handler of the admission; ``then`` turns its result into the next action."""
+
+        def done(result: Any, exc: BaseException | None) -> None:
+            if self._admission is None or self.life is Life.ENDED:
+                if exc is not None and isinstance(exc, Exception):
+                    self._handler_failed(handler, exc)
+                return
+            if exc is None:
+                action = then(result)
+                if action is not None:
+                    self._carry_out(action)
+            else:
+                self._carry_out(self._admission.failed(exc))
+
+        self.lane.post(handler, (auth,), done)
+
+    def _identified(self, auth: AuthRequest, result: Any) -> Action | None:
+        """``identify`` returned: a client id counts as acceptance, None leaves the verdict open."""
+        if result is None or auth.decided:
+            return None
+        try:
+            auth.accept(result)
+        except Exception as exc:
+            assert self._admission is not None
+            return self._admission.failed(exc)
+        return None
+
+    def _decided(self, auth: AuthRequest, verdict: Admit | Reject) -> None:
+        self._shared.dispatcher.on_loop(self._judge, verdict)
+
+    def _judge(self, verdict: Admit | Reject) -> None:
+        if self._admission is not None:
+            self._carry_out(self._admission.verdict(verdict))
+
+    def _admit(self, cid: Hashable, welcome: Any) -> None:
+        """Join the user, then send the welcome, then tell ``joined`` and ``connected``
+        (docs/wire.md 3)."""
+        auth = self._admission.auth if self._admission is not None else None
+        assert auth is not None
+        try:
+            packed = encode(self._shared.protocol, self._shared.types.welcome, welcome)
+        except WseError as exc:
+            self._report(exc)
+            self.close(CloseCode.NORMAL, Reason.NOT_AUTHORIZED)
+            return
+        self._drop_admission()
+        self.identity = auth.identity
+        self.meta = auth.meta
+        self.cid = cid
+        self.life = Life.READY
+        joined = self._gate.enter(self)
+        self.send_packed(*packed)
+        self._gate.entered(self, joined=joined)
+
+    def _send_or_reject(self, type: Any, payload: Any) -> None:
+        try:
+            self._send(type, payload)
+        except WseError as exc:
+            self._report(exc)
+            self.close(CloseCode.NORMAL, Reason.NOT_AUTHORIZED)
+
+    def _auth_timed_out(self) -> None:
+        self._auth_timer = None
+        admission = self._admission
+        if admission is not None and admission.state is State.VALIDATING:
+            seconds = self._shared.limits.auth_timeout
+            self._report(
+                WseError(
+                    ErrorCode.AUTH_TIMEOUT,
+                    {"timeout": seconds},
+                    f"identify, or the challenge handler, gave no verdict within {seconds:g} s",
+                )
+            )
+        # Not with 1000: clients do not come back on that, and this one may only have been slow,
+        # or have met a slow server.
+        self.close(CloseCode.TRY_AGAIN_LATER, Reason.AUTH_TIMEOUT)
+
+    def _drop_admission(self) -> None:
+        self._admission = None
+        if self._auth_timer is not None:
+            self._auth_timer.cancel()
+            self._auth_timer = None
+
+    # -- what happens to it
+
+    def _unheard(self, type: Any, payload: Any) -> None:
+        if not self._is_reserved(type):
+            tell(self.lane, self._shared.when.ignored, self.face, Message(type, payload))
+
+    def connection_lost(self, code: int, reason: str) -> None:
+        """The transport is gone."""
+        super().connection_lost(code, reason)
+        self._gate.closed(self)
+
+    def _on_end(self, code: int, reason: str) -> None:
+        self._drop_admission()
+        self._gate.leave(self, code, reason)
+
+    def __repr__(self) -> str:
+        state = {Life.OPENING: "unauthenticated", Life.READY: "open"}.get(self.life)
+        if state is None:
+            state = "closed {} {}".format(*self.ended_with).rstrip()
+        return f"<Connection {self.conn_id} of {self.cid!r} from {self.remote_addr} {state}>"
