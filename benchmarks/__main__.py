@@ -38,7 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: does it all run?")
     parser.add_argument("--rounds", type=int, help="how many rounds (5; 1 with --quick)")
-    parser.add_argument("--seconds", type=float, help="of each measurement (0.4)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (0.3)")
     parser.add_argument(
         "--budget", type=float, default=330, help="seconds; no round is begun that would end later"
     )

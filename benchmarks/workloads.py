@@ -63,7 +63,7 @@ class Effort:
         audience: Connections that a broadcast reaches.
     """
 
-    seconds: float = 0.4
+    seconds: float = 0.3
     arrivals: int = 1000
     audience: int = 300
 
