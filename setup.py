@@ -16,9 +16,9 @@ FAST = [
 ]
 MSGPACK = ["msgpack>=1.0"]
 BENCH = [
-    "matplotlib>=3.8",
     "picows>=1.8",
     "python-socketio[client]>=5.11",
+    "trustme>=1.2",
     "websocket-client>=1.7",
     "websockets>=14",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from . import report
-from .peers import LABELS, PACKAGES
+from .peers import PAIRS, PEERS
+from .peers.flavour import BEFORE
 from .runner import measure
 from .workloads import BY_KEY, Effort
 
@@ -36,27 +38,50 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: does it all run?")
     parser.add_argument("--rounds", type=int, help="how many rounds (5; 1 with --quick)")
-    parser.add_argument("--seconds", type=float, help="of each measurement (0.4)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (0.3)")
     parser.add_argument(
-        "--budget", type=float, default=285, help="seconds; no round is begun that would end later"
+        "--budget", type=float, default=330, help="seconds; no round is begun that would end later"
     )
     parser.add_argument(
         "--workloads", type=names(BY_KEY), default=list(BY_KEY), help=", ".join(BY_KEY)
     )
-    parser.add_argument("--peers", type=names(LABELS), default=list(LABELS), help=", ".join(LABELS))
+    parser.add_argument("--peers", type=names(PEERS), help=", ".join(PEERS))
     parser.add_argument(
-        "--output", type=Path, default=report.HERE, help="folder for results.md and results.svg"
+        "--before",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare with another checkout of this library in interleaved rounds; without --peers "
+        "nothing else is measured",
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for results.md and results.svg (this package's; with --before, none)",
+    )
+    options = parser.parse_args(arguments)
+    others = PAIRS.values()
+    if options.before is not None:
+        if not (options.before / "wse_tornado").is_dir():
+            parser.error(f"no wse_tornado in {options.before}")
+        os.environ[BEFORE] = str(options.before.resolve())
+        options.peers = options.peers or [*PAIRS, *others]
+        options.peers = [
+            peer
+            for peer in PEERS
+            if peer in options.peers or any(PAIRS.get(one) == peer for one in options.peers)
+        ]
+    elif options.peers is None:
+        options.peers = [peer for peer in PEERS if peer not in others]
+    elif any(peer in others for peer in options.peers):
+        parser.error("the peers of another checkout need --before")
+    return options
 
 
 def main() -> int:
     """Measure, print, write. Returns 1 where a measurement failed."""
     options = parse_arguments()
-    missing = sorted(
-        {package for peer in options.peers for package in PACKAGES.get(peer, ())}
-        - {package for packages in PACKAGES.values() for package in packages if find_spec(package)}
-    )
+    needed = {"trustme", *(package for peer in options.peers for package in PEERS[peer][1])}
+    missing = sorted(package for package in needed if not find_spec(package))
     if missing:
         sys.exit(
             f"not installed: {', '.join(missing)}; "
@@ -69,7 +94,8 @@ def main() -> int:
     workloads = [BY_KEY[key] for key in options.workloads]
     results = measure(workloads, options.peers, rounds=rounds, effort=effort, budget=options.budget)
     print(report.markdown(results, workloads, effort))
-    report.write(results, workloads, effort, options.output)
+    if options.output is not None or options.before is None:
+        report.write(results, workloads, effort, options.output or report.HERE)
     return 1 if results.failures else 0
 
 

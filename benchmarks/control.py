@@ -43,7 +43,11 @@ def tidy_memory() -> int:
     return resident_bytes()
 
 
-COMMANDS: dict[str, Command] = {"cpu": cpu_seconds, "memory": tidy_memory}
+COMMANDS: dict[str, Command] = {
+    "cpu": cpu_seconds,
+    "memory": tidy_memory,
+    "resident": resident_bytes,
+}
 
 
 def report(**fields: Any) -> None:

@@ -12,6 +12,7 @@ import gc
 import resource
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .cores import raise_file_limit
+from .tls import client_context, of_load
 from .wire import GOODBYE, Wire, read_frame
 
 PATIENCE = 8.0  # seconds without any answer after which a server counts as stuck
@@ -75,10 +77,12 @@ class Crowd:
     Args:
         port: Where the server listens.
         wire: What it speaks.
+        tls: Whether it speaks TLS.
         users: After so many users the next connection is the first one's second.
     """
 
-    def __init__(self, port: int, wire: Wire, *, users: int = 1_000_000) -> None:
+    def __init__(self, port: int, wire: Wire, *, tls: bool = False, users: int = 1_000_000) -> None:
+        self._tls = of_load(client_context()) if tls else None
         self.port = port
         self.wire = wire
         self._max_users = users
@@ -105,14 +109,20 @@ class Crowd:
             while to_start or opening:
                 while to_start and len(opening) < at_once:
                     to_start -= 1
-                    one = _Opening(self.port, f"user-{self._users % self._max_users:06}")
+                    user = f"user-{self._users % self._max_users:06}"
+                    one = _Opening(self.port, user, self._tls)
                     self._users += 1
                     opening[one.sock.fileno()] = one
                     self._socks[one.sock.fileno()] = one.sock
-                    one.sock.sendall(upgrade)
+                    if not one.handshaking or one.shake_hands():
+                        one.sock.send(upgrade)
                     self._epoll.register(one.sock, select.EPOLLIN)
                 for fd, _ in self._wait():
                     one = opening[fd]
+                    if one.handshaking:
+                        if one.shake_hands():
+                            one.sock.send(upgrade)
+                        continue
                     if one.advance(self.wire):
                         run.waits.append(clock() - one.began)
                         run.operations += 1
@@ -238,7 +248,10 @@ class Crowd:
                         epoll.modify(fd, select.EPOLLIN)
                     if not event & ~select.EPOLLOUT:
                         continue
-                    got = stream.recv_into(receive)
+                    try:
+                        got = stream.recv_into(receive)
+                    except BlockingIOError:  # a part of a TLS record
+                        continue
                     if not got:
                         raise LoadFailed("the server hung up")
                     answers, stream.rest = divmod(stream.rest + got, size)
@@ -285,7 +298,10 @@ class Crowd:
         to_come = len(receivers)
         while to_come:
             for fd, _ in self._wait():
-                count = receivers[fd](CHUNK)
+                try:
+                    count = receivers[fd](CHUNK)
+                except BlockingIOError:
+                    continue
                 if size is None:
                     frame = read_frame(CHUNK[:count])
                     if frame is None or frame[2] != count:
@@ -346,20 +362,38 @@ class _Stream:
 class _Opening:
     """A connection on its way in."""
 
-    __slots__ = ("began", "data", "greeted", "said_hello", "sock", "upgraded", "user")
+    __slots__ = ("began", "data", "handshaking", "said_hello", "sock", "upgraded", "user")
 
-    def __init__(self, port: int, user: str) -> None:
+    def __init__(self, port: int, user: str, tls: ssl.SSLContext | None) -> None:
         self.began = clock()
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
+        self.handshaking = tls is not None
+        if tls is not None:
+            self.sock = tls.wrap_socket(
+                self.sock, server_hostname="127.0.0.1", do_handshake_on_connect=False
+            )
         self.user = user
         self.data = bytearray()
         self.upgraded = self.said_hello = False
 
+    def shake_hands(self) -> bool:
+        """Go on with TLS's handshake. True once it is over."""
+        assert isinstance(self.sock, ssl.SSLSocket)
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        self.handshaking = False
+        return True
+
     def advance(self, wire: Wire) -> bool:
         """Take what has arrived. True once the user is in."""
-        size = self.sock.recv_into(CHUNK)
+        try:
+            size = self.sock.recv_into(CHUNK)
+        except BlockingIOError:  # TLS's session tickets
+            return False
         if not size:
             raise LoadFailed(f"the server hung up on {self.user}: {bytes(self.data[:200])!r}")
         self.data += CHUNK[:size]

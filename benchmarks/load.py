@@ -194,7 +194,7 @@ def check_left(server: Process, files: int, tasks: int) -> str:
     while True:
         now = server.ask("count")
         left = [now["connections"], now["users"], now["files"] - files, server.ask("tasks") - tasks]
-        left.append(server.ask("objects"))
+        left.append(now["objects"])
         if not any(one > 0 for one in left):
             return "all gone: no user, connection, file, task or object is left"
         expect(
@@ -215,9 +215,9 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     limit = raise_file_limit()
     expect(limit > options.connections + 100, f"only {limit} files may be open; see ulimit -n")
     progress = Progress(PARTS + 5)
-    module = f"{__package__}.peers.load_server"
+    module = f"{__package__}.peers.watched_server"
     flavour = "plain" if options.plain else "fast"
-    with Process(module, flavour, core=under_test) as server:
+    with Process(module, flavour, "load", core=under_test) as server:
         with Crowd(server.port, Wse()) as first:  # what is opened only once is opened now
             first.join(5)
             first.check("double", 2, 4)

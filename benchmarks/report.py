@@ -6,13 +6,14 @@ import platform
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
+from xml.sax.saxutils import escape
 
-from .peers import LABELS
+from .peers import LABELS, PAIRS
 from .runner import Results
-from .targets import TARGETS, Target
+from .targets import TARGETS
 from .workloads import BY_KEY, Effort, Sample, Workload
 
 HERE = Path(__file__).parent
@@ -26,22 +27,8 @@ DISTRIBUTIONS = (
     "python-socketio",
 )
 COLOURS = {"wse-fast": "#1b6ca8", "wse-plain": "#6fa8d6"}
+WORSE = 1.05  # of the figure before: what a rewrite may cost
 NAMES = {"cpu": "processor time", "p50": "p50", "memory": "memory"}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How a target came out: the median of the rounds' ratios, and the least and the greatest."""
-
-    target: Target
-    ratio: float
-    least: float
-    greatest: float
-
-    @property
-    def met(self) -> bool:
-        """Whether it is reached."""
-        return self.ratio <= self.target.limit
 
 
 def medians(results: Results, workload: str, peer: str) -> Sample | None:
@@ -57,21 +44,14 @@ def medians(results: Results, workload: str, peer: str) -> Sample | None:
     return Sample(**{field.name: middle(field.name) for field in fields(Sample)})
 
 
-def verdicts(results: Results) -> list[Verdict]:
-    """Every target that was measured. Ratios are taken within a round, where both had the same
-    conditions; then the median of the ratios counts."""
+def ratios(results: Results, workload: str, ours: str, theirs: str, figure: str) -> list[float]:
+    """One ratio for each round, in which both had the same conditions; smallest first."""
     found = []
-    for target in TARGETS:
-        figure = BY_KEY[target.workload].figure
-        ratios = []
-        for samples in results.rounds:
-            ours = samples.get((target.workload, target.ours))
-            theirs = samples.get((target.workload, target.theirs))
-            if ours is not None and theirs is not None and getattr(theirs, figure):
-                ratios.append(getattr(ours, figure) / getattr(theirs, figure))
-        if ratios:
-            found.append(Verdict(target, statistics.median(ratios), min(ratios), max(ratios)))
-    return found
+    for samples in results.rounds:
+        one, other = samples.get((workload, ours)), samples.get((workload, theirs))
+        if one is not None and other is not None and getattr(other, figure):
+            found.append(getattr(one, figure) / getattr(other, figure))
+    return sorted(found)
 
 
 # -- tables
@@ -113,8 +93,7 @@ def workload_table(results: Results, workload: Workload) -> str:
         if peer not in workload.programs or (one := medians(results, workload.key, peer)) is None:
             continue
         if workload.figure == "memory":
-            memory = None if one.memory is None else one.memory / 1024
-            rows.append([LABELS[peer], number(memory)])
+            rows.append([LABELS[peer], number((one.memory or 0) / 1024)])
         else:
             cells = [number(one.cpu), number(one.rate), number(one.p50), number(one.p99)]
             rows.append([LABELS[peer], *cells, percent(one.used), percent(one.busy)])
@@ -125,24 +104,55 @@ def workload_table(results: Results, workload: Workload) -> str:
 
 
 def target_table(results: Results) -> str:
-    """Targets and what was reached."""
+    """Targets and what was reached; empty where none was measured."""
     rows = []
-    for verdict in verdicts(results):
-        target = verdict.target
+    for target in TARGETS:
         workload = BY_KEY[target.workload]
+        figure = target.figure or workload.figure
+        if not (found := ratios(results, target.workload, target.ours, target.theirs, figure)):
+            continue
+        middle = statistics.median(found)
         rows.append(
             [
-                f"{workload.title}, {NAMES[workload.figure]}",
+                f"{workload.title}, {NAMES[figure]}",
                 LABELS[target.ours],
                 LABELS[target.theirs],
                 f"≤ {target.limit:.2f}",
-                f"{verdict.ratio:.2f}",
-                f"{verdict.least:.2f} to {verdict.greatest:.2f}",
-                "reached" if verdict.met else "MISSED",
+                f"{middle:.2f}",
+                f"{found[0]:.2f} to {found[-1]:.2f}",
+                "reached" if middle <= target.limit else "MISSED",
             ]
         )
     head = ["work", "of", "against", "target", "ratio", "rounds", "verdict"]
-    return table(head, rows)
+    return table(head, rows) if rows else ""
+
+
+def before_table(results: Results) -> str:
+    """This checkout beside another one, figure by figure; empty where that was not asked for."""
+    rows = []
+    for workload in BY_KEY.values():
+        for peer, before in PAIRS.items():
+            for figure in dict.fromkeys((workload.figure, "cpu")):
+                if figure == "cpu" and workload.figure == "memory":
+                    continue  # that is the figure of coming in
+                found = ratios(results, workload.key, peer, before, figure)
+                then, now = (medians(results, workload.key, one) for one in (before, peer))
+                if not found or then is None or now is None:
+                    continue
+                middle, scale = statistics.median(found), 1024 if figure == "memory" else 1
+                rows.append(
+                    [
+                        f"{workload.title}, {NAMES[figure]}",
+                        LABELS[peer],
+                        number(getattr(then, figure) / scale),
+                        number(getattr(now, figure) / scale),
+                        f"{middle:.3f}",
+                        f"{found[0]:.2f} to {found[-1]:.2f}",
+                        "WORSE" if middle > WORSE else "",
+                    ]
+                )
+    head = ["work", "of", "before", "after", "after / before", "rounds", f"above {WORSE:.2f}"]
+    return table(head, rows) if rows else ""
 
 
 def versions() -> str:
@@ -183,8 +193,12 @@ def markdown(results: Results, workloads: Sequence[Workload], effort: Effort) ->
     if results.cut_short:
         facts.append("Rounds were left out to end in time.")
     parts = ["# Benchmarks", METHOD, " ".join(facts)]
-    if verdicts(results):
-        parts += ["## Targets", target_table(results)]
+    for title, text in (
+        ("Before and after", before_table(results)),
+        ("Targets", target_table(results)),
+    ):
+        if text:
+            parts += [f"## {title}", text]
     parts += ["## Figures", "![Figures by workload](results.svg)"]
     parts += [workload_table(results, workload) for workload in workloads]
     if results.failures:
@@ -194,43 +208,43 @@ def markdown(results: Results, workloads: Sequence[Workload], effort: Effort) ->
 
 # -- the plot
 
+LEFT, BARS, LINE = 230, 480, 16  # pixels: labels, the longest bar, a line
 
-def plot(results: Results, workloads: Sequence[Workload], path: Path) -> None:
-    """Bars for each workload, as an SVG without anything that changes from run to run."""
-    import matplotlib
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "benchmarks"
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: a tenth of the size
-    from matplotlib import pyplot
+def plot(results: Results, workloads: Sequence[Workload]) -> str:
+    """Bars for each workload, as an SVG."""
+    shapes: list[str] = []
+    at = 0
 
-    columns = 2
-    lines = -(-len(workloads) // columns)
-    figure, grid = pyplot.subplots(lines, columns, figsize=(12, 2.3 * lines), squeeze=False)
-    for axes in grid.flat[len(workloads) :]:
-        axes.remove()
-    for axes, workload in zip(grid.flat, workloads, strict=False):
+    def text(x: float, line: str, **style: str) -> None:
+        given = " ".join(f'{name.replace("_", "-")}="{value}"' for name, value in style.items())
+        shapes.append(f'<text x="{x:.0f}" y="{at + 12}" {given}>{escape(line)}</text>')
+
+    for workload in workloads:
+        scale = 1024 if workload.figure == "memory" else 1
         bars = []
         for peer in LABELS:
             one = medians(results, workload.key, peer) if peer in workload.programs else None
-            value = getattr(one, workload.figure) if one is not None else None
-            if value is not None:
-                bars.append((peer, value / 1024 if workload.figure == "memory" else value))
-        bars.reverse()
-        drawn = axes.barh(
-            [LABELS[peer] for peer, _ in bars],
-            [value for _, value in bars],
-            color=[COLOURS.get(peer, "#b8b8b8") for peer, _ in bars],
-        )
-        axes.bar_label(drawn, [number(value) for _, value in bars], padding=3, fontsize=7)
-        axes.margins(x=0.15)
+            if one is not None and (value := getattr(one, workload.figure)) is not None:
+                bars.append((peer, value / scale))
+        longest = max((value for _, value in bars), default=0) or 1
         unit = {"cpu": f"µs per {workload.unit}", "p50": "µs, p50", "memory": "KiB"}
-        axes.set_title(f"{workload.title} ({unit[workload.figure]})", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-    pyplot.close(figure)
+        text(LEFT, f"{workload.title} ({unit[workload.figure]})", font_weight="bold")
+        for peer, value in bars:
+            at += LINE
+            width = max(0, value) / longest * BARS
+            colour = COLOURS.get(peer, "#b8b8b8")
+            text(LEFT - 6, LABELS[peer], text_anchor="end")
+            shapes.append(
+                f'<rect x="{LEFT}" y="{at + 2}" width="{width:.1f}" height="12" fill="{colour}"/>'
+            )
+            text(LEFT + width + 4, number(value))
+        at += 2 * LINE
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + BARS + 70}" height="{at}" '
+        'font-family="sans-serif" font-size="11">\n'
+        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(shapes) + "\n</svg>\n"
+    )
 
 
 def write(
@@ -238,5 +252,5 @@ def write(
 ) -> None:
     """Write ``results.md`` and ``results.svg``, and say where."""
     (folder / "results.md").write_text(markdown(results, workloads, effort), "utf-8")
-    plot(results, workloads, folder / "results.svg")
+    (folder / "results.svg").write_text(plot(results, workloads), "utf-8")
     sys.stderr.write(f"written: {folder / 'results.md'}, {folder / 'results.svg'}\n")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .cores import pair, pin, raise_file_limit
 from .peers import LIGHT_SERVER, Program
 from .process import Process
 from .progress import Progress
-from .workloads import CLIENTS_ALONE, CLIENTS_SHARED, Bench, Effort, Sample, Workload
+from .tls import make_certificates
+from .workloads import Bench, Effort, Sample, Workload
 
-CLIENTS = frozenset((*CLIENTS_ALONE.values(), *CLIENTS_SHARED.values()))
 PACKAGE = f"{__package__}.peers."
+Samples = dict[tuple[str, str], Sample]
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Results:
         cut_short: Whether rounds were left out to end in time.
     """
 
-    rounds: list[dict[tuple[str, str], Sample]] = field(default_factory=list)
+    rounds: list[Samples] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
     pinned: bool = False
@@ -64,71 +67,68 @@ def measure(
     cells = sum(1 for workload in workloads for peer in peers if peer in workload.programs)
     progress = Progress(cells * rounds)
     start = time.monotonic()
-    for number in range(rounds):
-        spent = time.monotonic() - start
-        if number and spent * (number + 1) / number > budget:
-            results.cut_short = True
-            break
-        turn = number % len(peers)
-        order = [*peers[turn:], *peers[:turn]]
-        samples = _one_round(
-            workloads,
-            order,
-            effort,
-            (under_test, of_load),
-            progress,
-            f"round {number + 1} of {rounds}",
-            results.failures,
-        )
-        results.rounds.append(samples)
+    with tempfile.TemporaryDirectory() as folder:
+        make_certificates(Path(folder))
+        for number in range(rounds):
+            spent = time.monotonic() - start
+            if number and spent * (number + 1) / number > budget:
+                results.cut_short = True
+                break
+            turn = number % len(peers)
+            title = f"round {number + 1} of {rounds}"
+
+            def show(what: str, title: str = title) -> None:
+                progress.show(f"{title}: {what}")
+                progress.step()
+
+            progress.show(f"{title}: starting")
+            order = [*peers[turn:], *peers[:turn]]
+            cores = (under_test, of_load)
+            results.rounds.append(_round(workloads, order, effort, cores, show, results.failures))
     progress.show("done")
     progress.end()
     results.seconds = time.monotonic() - start
     return results
 
 
-def _one_round(
+def _round(
     workloads: Sequence[Workload],
     peers: Sequence[str],
     effort: Effort,
     cores: tuple[int | None, int | None],
-    progress: Progress,
-    title: str,
+    show: Callable[[str], None],
     failures: list[str],
-) -> dict[tuple[str, str], Sample]:
+) -> Samples:
     under_test, of_load = cores
-    samples: dict[tuple[str, str], Sample] = {}
+    turns = [
+        (workload, peer, workload.programs[peer])
+        for workload in workloads
+        for peer in peers
+        if peer in workload.programs
+    ]
+    samples: Samples = {}
+    measured: dict[tuple[object, Program], Sample] = {}
     failed: set[Program] = set()
     with ExitStack() as stack:
-        progress.show(f"{title}: starting")
-        light = Process(PACKAGE + LIGHT_SERVER.module, core=of_load)
-        port = str(stack.enter_context(light).port)
+        light = stack.enter_context(Process(PACKAGE + LIGHT_SERVER.module, core=of_load))
         processes: dict[Program, Process] = {}
-        for workload in workloads:
-            for peer in peers:
-                program = workload.programs.get(peer)
-                if program is None or program in processes:
-                    continue
-                arguments = (*program.arguments, port) if program in CLIENTS else program.arguments
-                process = Process(PACKAGE + program.module, *arguments, core=under_test)
-                processes[program] = process
-                stack.callback(process.end)
-        for workload in workloads:
-            for peer in peers:
-                program = workload.programs.get(peer)
-                if program is None:
-                    continue
-                progress.show(f"{title}: {workload.key}, {peer}")
-                progress.step()
-                if (workload.key, peer) in samples or program in failed:
-                    continue  # measured together with another workload
-                try:
-                    process = processes[program].ready()
-                    found = workload.measure(Bench(process, program, effort, light))
-                except Exception as exc:
-                    # A process in an unknown state measures nothing more in this round.
-                    failed.add(program)
-                    failures.append(f"{title}: {workload.key}, {peer}: {type(exc).__name__}: {exc}")
-                else:
-                    samples.update({(key, peer): sample for key, sample in found.items()})
+        for program in dict.fromkeys(program for _, _, program in turns):
+            arguments = program.command(light.port, light.hello["tls_port"])
+            processes[program] = Process(PACKAGE + program.module, *arguments, core=under_test)
+            stack.callback(processes[program].end)
+        for workload, peer, program in turns:
+            show(f"{workload.key}, {peer}")
+            if program in failed:
+                continue
+            try:
+                # Coming in and staying are measured together.
+                one = measured.get((workload.measure, program))
+                if one is None:
+                    bench = Bench(processes[program].ready(), program, effort, light)
+                    one = measured[workload.measure, program] = workload.measure(bench)
+                samples[workload.key, peer] = one
+            except Exception as exc:
+                # A process in an unknown state measures nothing more in this round.
+                failed.add(program)
+                failures.append(f"{workload.key}, {peer}: {type(exc).__name__}: {exc}")
     return samples

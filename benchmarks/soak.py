@@ -56,7 +56,7 @@ class Vanishing:
 
     def _come(self) -> None:
         wire = Wse()
-        wire.path = random.choice(("/bare", "/tornado"))
+        wire.path = random.choice(("/plain", "/deflate"))
         sock = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
         sock.setblocking(False)
         self.opened += 1
@@ -121,9 +121,7 @@ class Soak:
             if now - sampled >= min(1.0, seconds / PARTS / 5):
                 sampled = now
                 self.cut += self._server.ask("disturb", share=random.choice((0.0, 0.0, 0.05, 0.3)))
-                self.samples.append(
-                    (self._server.ask("count")["resident"], self._clients.ask("count")["resident"])
-                )
+                self.samples.append((self._server.ask("resident"), self._clients.ask("resident")))
                 tick((now - begin) / seconds)
             time.sleep(ROUND)
         self._raw.all_go()
@@ -131,42 +129,29 @@ class Soak:
 
     def levels(self) -> dict[str, int]:
         """What has to go back to its start."""
-        server, clients = self._server.ask("count"), self._clients.ask("count")
+        kept = ("users", "connections", "objects", "files", "tasks", "threads")
+        counts = {"server": self._server.ask("count"), "clients": self._clients.ask("count")}
+        counts["server"]["tasks"] = self._server.ask("tasks")
         return {
-            "users": server["users"],
-            "connections": server["connections"],
-            "server's connection objects": self._server.ask("objects"),
-            "server's files": server["files"],
-            "server's tasks": self._server.ask("tasks"),
-            "clients' objects": self._clients.ask("objects"),
-            "clients' files": clients["files"],
-            "clients' tasks": clients.get("tasks", 0),
-            "clients' threads": clients["threads"],
+            f"{where}: {name}": count[name]
+            for where, count in counts.items()
+            for name in kept
+            if name in count
         }
 
-    def when_calm(self) -> dict[str, int]:
-        """The levels once everybody has gone."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            now = self.levels()
-            if not now["connections"] and not now["server's connection objects"]:
-                return now
-            if time.monotonic() > deadline:
-                raise Failed(f"the warm-up has left something behind: {now}")
-            time.sleep(0.2)
-
-    def wait_for(self, wanted: dict[str, int]) -> None:
-        """Everything goes back to its start.
+    def when_calm(self, start: dict[str, int] | None = None) -> dict[str, int]:
+        """Wait until everybody has gone, and all levels are back at those of the start.
 
         Raises:
-            Failed: It does not.
+            Failed: That takes too long.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
             now = self.levels()
-            left = {name: (wanted[name], now[name]) for name in now if now[name] > wanted[name]}
+            wanted = start or {"server: connections": 0, "server: objects": 0}
+            left = {name: (most, now[name]) for name, most in wanted.items() if now[name] > most}
             if not left:
-                return
+                return now
             if time.monotonic() > deadline:
                 raise Failed(f"left behind (at the start, at the end): {left}")
             time.sleep(0.2)
@@ -208,7 +193,7 @@ def run(minutes: float, flavour: str, say: Callable[[str], None]) -> None:
         progress.show(f"resident MiB: server {now[0] / 2**20:.1f}, clients {now[1] / 2**20:.1f}")
 
     peers = f"{__package__}.peers"
-    with Process(f"{peers}.soak_server", flavour, core=None) as server:
+    with Process(f"{peers}.watched_server", flavour, "soak", core=None) as server:
         port = str(server.port)
         with Process(f"{peers}.soak_clients", flavour, port, core=None) as clients:
             progress.show("warming up")
@@ -233,7 +218,7 @@ def run(minutes: float, flavour: str, say: Callable[[str], None]) -> None:
                 )
                 if minutes >= JUDGED and share > GROWTH:
                     failures.append(f"the {name} grew by {share:.1%}")
-            soak.wait_for(start)
+            soak.when_calm(start)
             say("files, tasks, threads, users and objects are back to their start")
             if totals["clients"]["wrong"]:
                 failures.append(f"{totals['clients']['wrong']} exceptions that are no WseError")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from .generator import Crowd, Run
@@ -17,8 +18,11 @@ from .peers import (
     BLOCKING_SERVERS,
     CLIENTS_ALONE,
     CLIENTS_SHARED,
+    INLINE_SERVERS,
     SERVERS,
     SERVERS_OF_CALLS,
+    TLS_CLIENTS,
+    TLS_SERVERS,
     Program,
 )
 from .process import Process
@@ -59,7 +63,7 @@ class Effort:
         audience: Connections that a broadcast reaches.
     """
 
-    seconds: float = 0.4
+    seconds: float = 0.3
     arrivals: int = 1000
     audience: int = 300
 
@@ -87,7 +91,7 @@ class Bench:
 
     def crowd(self) -> Crowd:
         """Clients of the server under test, none yet."""
-        return Crowd(self.process.port, self.program.wire)
+        return Crowd(self.process.port, self.program.wire, tls=self.program.tls)
 
     def around(self, load: Callable[[], Run]) -> Sample:
         """Processor time of the process under test during a load."""
@@ -104,7 +108,7 @@ class Workload:
         key: Its name on the command line.
         title: Its name in tables.
         programs: Who takes part.
-        measure: Does it once; gives samples by key.
+        measure: Does it once; those with the same one and the same programs share its sample.
         figure: The attribute of `Sample` that counts.
         unit: Of what that figure is.
     """
@@ -117,7 +121,7 @@ class Workload:
     unit: str = "call"
 
 
-Measure = Callable[[Bench], Mapping[str, Sample]]
+Measure = Callable[[Bench], Sample]
 
 
 def quantile(values: Iterable[float], share: float) -> float | None:
@@ -143,30 +147,25 @@ def sample(run: Run, cpu: float) -> Sample:
     )
 
 
-# -- servers under test
+# -- how it is measured
 
 
-def calls(
-    key: str, connections: int, in_flight: int, name: str, argument: Any, result: Any
-) -> Measure:
+def calls(connections: int, in_flight: int, name: str, argument: Any, result: Any) -> Measure:
     """Calls in closed loops."""
 
-    def measure(bench: Bench) -> dict[str, Sample]:
+    def measure(bench: Bench) -> Sample:
         effort = bench.effort
         with bench.crowd() as crowd:
             crowd.join(connections)
             size = crowd.check(name, argument, result)
             crowd.calls(name, argument, in_flight, size, effort.warm_up)
-            return {
-                key: bench.around(
-                    lambda: crowd.calls(name, argument, in_flight, size, effort.seconds)
-                )
-            }
+            load = partial(crowd.calls, name, argument, in_flight, size, effort.seconds)
+            return bench.around(load)
 
     return measure
 
 
-def arrivals(bench: Bench) -> dict[str, Sample]:
+def arrivals(bench: Bench) -> Sample:
     """Connections come in, each as a user of its own, and stay: processor time and memory."""
     count, process = bench.effort.arrivals, bench.process
     with bench.crowd() as crowd:
@@ -175,80 +174,66 @@ def arrivals(bench: Bench) -> dict[str, Sample]:
     with bench.crowd() as crowd:
         empty = process.ask("memory")
         came = bench.around(lambda: crowd.join(count))
-        full = process.ask("memory")
-    return {"connect": came, "memory": Sample(memory=(full - empty) / count)}
+        return replace(came, memory=(process.ask("memory") - empty) / count)
 
 
-def broadcasts(bench: Bench) -> dict[str, Sample]:
+def broadcasts(bench: Bench) -> Sample:
     """One message to everyone, again when everyone has it."""
     payload = {"text": "x" * 64}
     with bench.crowd() as crowd:
         crowd.join(bench.effort.audience)
         crowd.broadcasts(payload, bench.effort.warm_up)
-        sample = bench.around(lambda: crowd.broadcasts(payload, bench.effort.seconds))
-    return {"broadcast": sample}
+        return bench.around(lambda: crowd.broadcasts(payload, bench.effort.seconds))
+
+
+def caller(threads: int) -> Measure:
+    """A client calls the light server from so many threads."""
+
+    def measure(bench: Bench) -> Sample:
+        bench.process.ask("calls", threads=threads, seconds=bench.effort.warm_up)
+        before = bench.light.ask("cpu")
+        got = bench.process.ask("calls", threads=threads, seconds=bench.effort.seconds)
+        busy = (bench.light.ask("cpu") - before) / got["seconds"]
+        return sample(Run(got["operations"], got["seconds"], got["waits"], busy), got["cpu"])
+
+    return measure
 
 
 def echo(key: str, size: int, connections: int) -> Workload:
     """Calls that carry ``size`` bytes there and back."""
     text = "x" * size
-    return Workload(
-        key,
-        f"echo of {key.removeprefix('echo-').replace('-', ' ')}, one in flight on {connections}",
-        SERVERS,
-        calls(key, connections, 1, "echo", text, text),
-    )
+    measure = calls(connections, 1, "echo", text, text)
+    unit = key.removeprefix("echo-").replace("-", " ")
+    return Workload(key, f"echo of {unit}, one in flight on {connections}", SERVERS, measure)
 
 
-# -- clients under test
-
-
-def caller(key: str, threads: int) -> Measure:
-    """A client calls the light server from so many threads."""
-
-    def measure(bench: Bench) -> dict[str, Sample]:
-        bench.process.ask("calls", threads=threads, seconds=bench.effort.warm_up)
-        before = bench.light.ask("cpu")
-        got = bench.process.ask("calls", threads=threads, seconds=bench.effort.seconds)
-        busy = (bench.light.ask("cpu") - before) / got["seconds"]
-        return {key: sample(Run(got["operations"], got["seconds"], got["waits"], busy), got["cpu"])}
-
-    return measure
-
-
+ONE, MANY = calls(50, 1, *ADD), calls(20, 32, *ADD)
 WORKLOADS = (
     Workload("connect", "connect and authenticate", SERVERS, arrivals, unit="connection"),
     Workload("memory", "idle connection", SERVERS, arrivals, "memory", "connection"),
-    Workload(
-        "call-1",
-        "served call, one in flight on 50 connections",
-        SERVERS_OF_CALLS,
-        calls("call-1", 50, 1, *ADD),
-    ),
-    Workload(
-        "call-32",
-        "served call, 32 in flight on 20 connections",
-        SERVERS_OF_CALLS,
-        calls("call-32", 20, 32, *ADD),
-    ),
+    Workload("call-1", "served call, one in flight on 50 connections", SERVERS_OF_CALLS, ONE),
+    Workload("call-32", "served call, 32 in flight on 20 connections", SERVERS_OF_CALLS, MANY),
     Workload("broadcast", "broadcast", SERVERS, broadcasts, unit="delivery"),
     echo("echo-64-B", 64, 20),
     echo("echo-1-KB", 1024, 20),
     echo("echo-64-KB", 65_536, 4),
     echo("echo-1-MB", 1_000_000, 2),
-    Workload(
-        "inline",
-        "blocking server, inline handler, one in flight on 50",
-        {key: BLOCKING_SERVERS[key] for key in ("wse-fast", "wse-plain")},
-        calls("inline", 50, 1, *ADD),
-    ),
+    Workload("inline", "blocking server, inline handler, one in flight on 50", INLINE_SERVERS, ONE),
     Workload(
         "worker",
         "blocking server, handler on a thread, one in flight on 50",
         BLOCKING_SERVERS,
-        calls("worker", 50, 1, "add-worker", *ADD[1:]),
+        calls(50, 1, "add-worker", *ADD[1:]),
     ),
-    Workload("script", "blocking call from a script", CLIENTS_ALONE, caller("script", 1), "p50"),
-    Workload("threads", "32 threads call on one client", CLIENTS_SHARED, caller("threads", 32)),
+    Workload("script", "blocking call from a script", CLIENTS_ALONE, caller(1), "p50"),
+    Workload("threads", "32 threads call on one client", CLIENTS_SHARED, caller(32)),
+    Workload(
+        "connect-tls", "connect, TLS handshake included", TLS_SERVERS, arrivals, unit="connection"
+    ),
+    Workload("memory-tls", "idle TLS connection", TLS_SERVERS, arrivals, "memory", "connection"),
+    Workload("call-1-tls", "served call over TLS, one in flight on 50", TLS_SERVERS, ONE),
+    Workload("call-32-tls", "served call over TLS, 32 in flight on 20", TLS_SERVERS, MANY),
+    Workload("broadcast-tls", "broadcast over TLS", TLS_SERVERS, broadcasts, unit="delivery"),
+    Workload("script-tls", "blocking call over wss", TLS_CLIENTS, caller(1), "p50"),
 )
 BY_KEY = {workload.key: workload for workload in WORKLOADS}

@@ -11,8 +11,10 @@ import hashlib
 import re
 import select
 import socket
+import ssl
 
 from ..control import obey_beside, report
+from ..tls import of_load, server_context
 from ..wire import CLOSE, PING, PONG, TEXT, read_frame, server_frame
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
@@ -98,17 +100,25 @@ class Client:
 
 
 def main() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
     epoll = select.epoll()
-    epoll.register(listener, select.EPOLLIN)
+    listeners: dict[int, tuple[socket.socket, ssl.SSLContext | None]] = {}
+    ports = []
+    for tls in (None, of_load(server_context())):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners[listener.fileno()] = listener, tls
+        epoll.register(listener, select.EPOLLIN)
+        ports.append(listener.getsockname()[1])
     clients: dict[int, Client] = {}
     obey_beside()
-    report(port=listener.getsockname()[1])
+    report(port=ports[0], tls_port=ports[1])
     while True:
         for fd, _ in epoll.poll():
-            if fd == listener.fileno():
+            if fd in listeners:
+                listener, tls = listeners[fd]
                 sock, _address = listener.accept()
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if tls is not None:
+                    sock = tls.wrap_socket(sock, server_side=True)  # few come: no need to hurry
                 sock.setblocking(False)
                 epoll.register(sock, select.EPOLLIN)
                 clients[sock.fileno()] = Client(sock)

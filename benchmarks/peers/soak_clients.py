@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 from . import flavour
 
-flavour.choose(sys.argv[:2])
+flavour.choose(sys.argv[1])
 
 from wse_tornado import (  # noqa: E402
     AsyncWseClient,
@@ -23,9 +22,9 @@ from wse_tornado import (  # noqa: E402
     WseClient,
     WseError,
 )
-from wse_tornado.core.client_connection import ClientConnection  # noqa: E402
 
 from ..control import obey, report, resident_bytes  # noqa: E402
+from .inside import abort, objects  # noqa: E402
 
 PORT = int(sys.argv[2])
 BLOCKING, ASYNC = 6, 10  # at a time
@@ -38,10 +37,10 @@ resting: list[threading.Thread] = []
 
 def options() -> dict[str, Any]:
     """How to make a client."""
-    way = random.choice(("bare", "tornado"))
+    way = random.choice(("plain", "deflate"))
     return {
         "url": f"ws://127.0.0.1:{PORT}/{way}",
-        "compression": way == "tornado" and random.random() < 0.5,
+        "compression": way == "deflate" and random.random() < 0.5,
         "reconnect": random.random() < 0.5 and Backoff(initial=0.01, maximum=0.1),
         "timeout": SECONDS,
         "limits": LIMITS,
@@ -82,7 +81,7 @@ def block() -> None:
                     counts["done"] += 1
                     time.sleep(random.random() / 20)
                 if random.random() < 0.3:  # vanish
-                    client._loop.post(client._connector.abort)
+                    abort(client)
         except WseError:
             counts["failed"] += 1
         except Exception as exc:
@@ -159,16 +158,10 @@ def count() -> dict[str, int]:
         "files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "resident": resident_bytes(),
+        "objects": objects(),
     }
-
-
-def objects() -> int:
-    """Clients and connections that somebody still holds."""
-    gc.collect()
-    kinds = (WseClient, AsyncWseClient, ClientConnection)
-    return sum(1 for one in gc.get_objects() if type(one) in kinds)
 
 
 if __name__ == "__main__":
     report(connected=True)
-    obey({"work": work, "rest": rest, "count": count, "objects": objects})
+    obey({"work": work, "rest": rest, "count": count})

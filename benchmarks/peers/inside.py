@@ -1,0 +1,30 @@
+"""The only place of the benchmarks that looks behind the public API."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+KINDS = frozenset(
+    [
+        "Connection",
+        "ServerConnection",
+        "ClientConnection",
+        "ClientLink",
+        "WseClient",
+        "AsyncWseClient",
+    ]
+)
+
+
+def objects() -> int:
+    """Connections and clients that somebody still holds, open or not."""
+    gc.collect()
+    kinds = {type(one) for one in gc.get_objects() if type(one).__name__ in KINDS}
+    ours = {kind for kind in kinds if kind.__module__.startswith("wse_tornado")}
+    return sum(1 for one in gc.get_objects() if type(one) in ours)
+
+
+def abort(client: Any) -> None:
+    """Have a blocking client vanish without a goodbye."""
+    client._loop.post(client._core.abort)
