@@ -2,7 +2,9 @@
 of both flavours behind one face, leak checks."""
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,7 @@ __all__ = [
     "require",
     "seconds",
     "serve",
+    "stable",
     "stay",
     "use",
     "wait_until",
@@ -46,3 +49,8 @@ def require(present: object, what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{what} is absent, and CI must have it")
     pytest.skip(f"{what} is absent")
+
+
+def stable(value: Any) -> str:
+    """A test's id that every process gives it: no address."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

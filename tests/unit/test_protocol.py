@@ -10,6 +10,8 @@ import pytest
 from wse_tornado import InternalTypes, JsonProtocol, Message, NotSerializable, Protocol, WseError
 from wse_tornado.protocol import check_protocol, encode, internal_types_of
 
+from ..support import stable
+
 json_protocol = JsonProtocol()
 
 
@@ -197,7 +199,7 @@ def test_without_a_protocol_it_is_the_default_one() -> None:
     assert check_protocol(numbered) is numbered
 
 
-@pytest.mark.parametrize("wrong", [JsonProtocol, "wse-default-json", object()], ids=repr)
+@pytest.mark.parametrize("wrong", [JsonProtocol, "wse-default-json", object()], ids=stable)
 def test_what_is_no_protocol_is_refused(wrong: Any) -> None:
     with pytest.raises(TypeError, match="protocol= takes an instance of a Protocol subclass"):
         check_protocol(wrong)
@@ -244,12 +246,12 @@ class Returns(Numbered):
         return self.packed
 
 
-@pytest.mark.parametrize("packed", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=repr)
+@pytest.mark.parametrize("packed", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=stable)
 def test_all_kinds_of_bytes_make_a_binary_frame(packed: Any) -> None:
     assert encode(Returns(packed), "t", None) == (b"ab", True)
 
 
-@pytest.mark.parametrize("packed", [None, 5, [1, 2], 1.5, "\ud800"], ids=repr)
+@pytest.mark.parametrize("packed", [None, 5, [1, 2], 1.5, "\ud800"], ids=stable)
 def test_a_protocol_that_packs_to_something_else_is_not_sent(packed: Any) -> None:
     # bytes(5) would be five zero bytes.
     with pytest.raises(NotSerializable, match="cannot be packed by returns"):
