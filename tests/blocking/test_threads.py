@@ -552,39 +552,22 @@ def test_a_clients_handlers_and_signals_run_in_order_on_one_thread():
     assert len(threads) == 1
 
 
-def test_connections_are_served_beside_one_another():
-    both = threading.Barrier(2)
-
-    def setup(server):
-        server.channel.on("meet", lambda conn, payload: both.wait(seconds(5)))
-        server.register("met", lambda conn, payload: both.broken)
-
-    with (
-        serve("blocking", setup=setup) as served,
-        WseClient(served.url) as one,
-        WseClient(served.url) as two,
-    ):
-        one.connect("a")
-        two.connect("b")
-        one.send("meet")
-        two.send("meet")
-        wait_until(lambda: both.n_waiting == 0 and not both.broken)
-        assert one.call("met") is False
-
-
 def test_a_callback_may_block_in_call_while_the_other_end_calls_back():
     answers = []
 
     def setup(server):
-        server.register("double", lambda conn, payload: conn.call("number") * 2)
+        server.register("down", lambda conn, n: ["server", n, n and conn.call("down", n - 1)])
 
     with serve("blocking", setup=setup) as served, WseClient(served.url) as client:
-        client.register("number", lambda payload: 21)
-        client.channel.on("go", lambda payload: answers.append(client.call("double")))
+        client.register("down", lambda n: ["client", n, n and client.call("down", n - 1)])
+        client.channel.on("go", lambda n: answers.append(client.call("down", n)))
         client.connect("a")
-        served.server.send("a", "go")
+        served.server.send("a", "go", 10)  # five levels on each side
         wait_until(lambda: answers)
-        assert answers == [42]
+        answer = answers[0]
+        for n in range(10, -1, -1):
+            assert answer[:2] == ["client" if n % 2 else "server", n]
+            answer = answer[2]
 
 
 def test_inline_functions_run_on_the_loop_itself():

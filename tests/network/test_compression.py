@@ -1,6 +1,5 @@
 """Compression, and what does not depend on the transport."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from ..support import (
     accept_all,
     seconds,
 )
-from ..support.loops import record_client, record_server
+from ..support.loops import record_client
 
 
 @asynccontextmanager
@@ -61,21 +60,6 @@ async def test_compression_is_negotiated_with_any_client() -> None:
     assert await ws.read_message() == '["~wse:welcome",{"message":"Welcome!"},null]'
     ws.close()
     assert await ws.read_message() is None
-    await server.stop()
-
-
-@pytest.mark.parametrize("transport", ["auto", "tornado"])
-async def test_the_same_happens_on_either_transport(transport: Any) -> None:
-    server = AsyncWseServer(identify=accept_all, transport=transport)
-    port = server.listen(0, "127.0.0.1")
-    events = record_server(server)
-    server.register("add", lambda conn, p: p + 1)
-    async with client_at(f"ws://127.0.0.1:{port}", transport=transport) as client:
-        assert await asyncio.gather(*(client.call("add", n) for n in range(100))) == list(
-            range(1, 101)
-        )
-        await client.close(1000, "done")
-    assert await events.wait("left") == ("alice", 1000, "done")
     await server.stop()
 
 

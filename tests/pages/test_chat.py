@@ -1,6 +1,5 @@
 """examples/chat in real browsers: two of them and a blocking script in one conversation."""
 
-import os
 import shutil
 import signal
 import socket
@@ -21,8 +20,7 @@ pytestmark = pytest.mark.once
 
 CHAT = ROOT / "examples" / "chat"
 PASSPHRASE = "correct horse battery"
-# Where the screenshots go, for a person to look at; one of them is in the README.
-SHOTS = os.environ.get("WSE_TEST_SCREENSHOTS")
+SHOTS = browser.SHOTS  # one of them is in the README
 
 
 @contextmanager
@@ -57,24 +55,8 @@ def chat(port=0):
         yield int(line.rsplit(":", 1)[1])
 
 
-class Person:
+class Person(browser.Page):
     """Somebody at a browser."""
-
-    def __init__(self, driver):
-        self.driver = driver
-
-    def find(self, selector):
-        return self.driver.find_element("css selector", selector)
-
-    def js(self, script, *args):
-        return self.driver.execute_script(script, *args)
-
-    def look(self, *, width, dark, height=800):
-        """Hold a screen of this width, light or dark."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
     def open(self, port):
         self.driver.get(f"http://127.0.0.1:{port}/")
@@ -134,9 +116,6 @@ class Person:
     def notes(self):
         return self.js("return [...document.querySelectorAll('.note')].map((n) => n.textContent)")
 
-    def wait(self, what, condition):
-        wait_until(condition, 15, what)
-
     def wait_log(self, *row):
         self.wait(f"{row} among {self.log()}", lambda: row in self.log())
 
@@ -151,11 +130,6 @@ class Person:
             for entry in entries
             if entry["level"] == "SEVERE" and "WebSocket connection to" not in entry["message"]
         ]
-
-    def shoot(self, name):
-        if SHOTS:
-            Path(SHOTS).mkdir(parents=True, exist_ok=True)
-            self.driver.save_screenshot(str(Path(SHOTS) / f"{name}.png"))
 
 
 @pytest.fixture(scope="module")
@@ -403,23 +377,14 @@ def test_every_control_has_a_name_and_nothing_is_wider_than_the_screen(alice):
             alice.look(width=width, dark=False)
             alice.open(port)
             alice.js("sessionStorage.clear()")
-            assert_fits_and_is_named(alice)
+            alice.assert_fits_and_is_named()
             alice.sign_in("Alice", create=width == 320)
             alice.wait_state("Connected")
             alice.say("a" * 300 + " and\nsome more")
-            assert_fits_and_is_named(alice)
+            alice.assert_fits_and_is_named()
             alice.find("#sign-out").click()
             alice.wait("the door", lambda: alice.find("#sign-in").is_displayed())
         alice.driver.get("about:blank")
-
-
-def assert_fits_and_is_named(person):
-    assert person.js("return document.documentElement.scrollWidth <= innerWidth")
-    shown = person.driver.find_elements("css selector", "button, input, textarea, [role=log]")
-    for control in shown:
-        if control.is_displayed():
-            assert control.accessible_name, control.get_attribute("outerHTML")
-            assert control.aria_role
 
 
 @pytest.mark.skipif(not SHOTS, reason="WSE_TEST_SCREENSHOTS names no folder for screenshots")

@@ -1,24 +1,18 @@
 """The page of ``python -m wse_tornado serve`` in a real browser, with a blocking script."""
 
-import os
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from wse_tornado import WseClient
 
-from ..support import browser, require, seconds, wait_until
+from ..support import browser, require, seconds
 from ..support.process import environment
 
 pytestmark = pytest.mark.once
-
-
-# Where the screenshots go, for a person to look at.
-SHOTS = os.environ.get("WSE_TEST_SCREENSHOTS")
 
 
 @contextmanager
@@ -46,59 +40,23 @@ def playground(*args, port=0):
             process.communicate()
 
 
-class Page:
+class Page(browser.Page):
     """The page, as a person uses it."""
-
-    def __init__(self, driver):
-        self.driver = driver
-
-    def find(self, selector):
-        return self.driver.find_element("css selector", selector)
-
-    def js(self, script, *args):
-        return self.driver.execute_script(script, *args)
 
     def texts(self, selector):
         script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
         return self.js(script, selector)
 
-    def wait(self, what, condition):
-        wait_until(condition, 15, what)
-
     def wait_text(self, selector, text):
         self.wait(f"{text!r} in {selector}", lambda: text in self.texts(selector))
-
-    def look(self, width, dark, height=800):
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
     def look_at(self, name):
         """It fits everywhere; pictures of it where somebody wants to see them."""
         for width in (390, 1280):
             for dark in (False, True):
-                self.look(width, dark)
-                assert self.js("return document.documentElement.scrollWidth <= innerWidth")
-                if SHOTS:
-                    Path(SHOTS).mkdir(parents=True, exist_ok=True)
-                    path = Path(SHOTS) / f"{name}-{width}-{'dark' if dark else 'light'}.png"
-                    path.write_bytes(self.whole() if width == 390 else self.screen())
-        for control in self.driver.find_elements("css selector", "button, input, textarea"):
-            if control.is_displayed():
-                assert control.accessible_name, control.get_attribute("outerHTML")
-
-    def screen(self):
-        return self.driver.get_screenshot_as_png()
-
-    def whole(self):
-        """The whole length of the page."""
-        self.look(
-            390,
-            self.js("return matchMedia('(prefers-color-scheme: dark)').matches"),
-            height=self.js("return document.documentElement.scrollHeight"),
-        )
-        return self.screen()
+                self.look(width=width, dark=dark)
+                self.assert_fits_and_is_named()
+                self.shoot(f"{name}-{width}-{'dark' if dark else 'light'}")
 
     def call(self, name, payload):
         from selenium.webdriver import Keys
@@ -126,7 +84,7 @@ def test_a_person_and_a_script_talk_and_call_on_the_playground_page(driver):
     from selenium.webdriver import ActionChains, Keys
 
     page = Page(driver)
-    page.look(1280, False)
+    page.look(width=1280, dark=False)
     with playground() as url:
         port = int(url.rpartition(":")[2])
         driver.get(url.replace("ws:", "http:"))
@@ -170,7 +128,7 @@ def test_a_person_and_a_script_talk_and_call_on_the_playground_page(driver):
             page.call("add", '{"a": 1')
             assert "not JSON" in page.find("#payload-problem").text
             page.look_at("inside")
-            page.look(1280, False)
+            page.look(width=1280, dark=False)
         page.wait("Bob away", lambda: page.texts("#people li") == ["Ann"])
 
     # the server goes, and comes back with a key

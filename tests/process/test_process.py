@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from wse_tornado import Limits, RpcDisconnected, Status, WseClient
+from wse_tornado import Limits, RpcDisconnected, WseClient
 
-from ..support import require, seconds, serve, wait_until
+from ..support import seconds, serve, wait_until
 from ..support.process import run_script, start_script
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
@@ -558,105 +558,7 @@ def test_a_callback_may_fork():
     assert (done.stdout, done.stderr, done.returncode) == ("child fine\nparent fine\n", "", 0)
 
 
-# -- where blocking code lives
-
-
-@pytest.fixture
-def connected():
-    with serve("blocking", setup=lambda s: s.register("add", lambda c, p: p + 1)) as served:
-        with WseClient(served.url) as client:
-            client.connect("a")
-            yield client
-
-
-def test_a_client_works_in_a_pytest_fixture(connected):
-    assert connected.call("add", 1) == 2
-
-
-def test_a_client_works_inside_a_flask_view():
-    try:
-        import flask
-    except ImportError:
-        flask = None
-    require(flask is not None, "flask")
-    app = flask.Flask(__name__)
-    with serve("blocking", setup=lambda s: s.register("add", lambda c, p: p + 1)) as served:
-        with WseClient(served.url) as client:
-
-            @app.get("/add/<int:number>")
-            def add(number):
-                if client.status != Status.READY:
-                    client.connect("a")
-                return {"result": client.call("add", number)}
-
-            for number in range(3):
-                assert app.test_client().get(f"/add/{number}").json == {"result": number + 1}
-
-
-def test_a_client_works_in_a_notebook_like_loop():
-    done = run_script(
-        """
-        import asyncio
-        from wse_tornado import WseClient, WseServer
-
-        async def cell():
-            server = WseServer(identify=lambda auth: auth.identity, host="127.0.0.1").start()
-            server.register("add", lambda conn, payload: payload + 1)
-            client = WseClient(server.url)
-            client.connect("a")
-            assert client.call("add", 1) == 2
-            await asyncio.sleep(0)
-            return client, server
-
-        loop = asyncio.new_event_loop()
-        client, server = loop.run_until_complete(cell())
-        assert client.call("add", 2) == 3
-        client.close()
-        server.stop()
-        loop.close()
-        print("fine")
-        """
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
-
-
-def test_five_levels_of_calls_back_and_forth_finish():
-    done = run_script(
-        """
-        import threading
-        from wse_tornado import WseClient, WseServer
-
-        server = WseServer(identify=lambda auth: auth.identity, host="127.0.0.1")
-        ended = threading.Event()
-        answers = []
-
-        @server.register("down")
-        def down(conn, depth):
-            return ["server", depth, conn.call("down", depth - 1) if depth else None]
-
-        with server, WseClient(server.url) as client:
-            @client.register("down")
-            def down(depth):
-                return ["client", depth, client.call("down", depth - 1) if depth else None]
-
-            @client.channel.on("go")
-            def go(depth):
-                answers.append(client.call("down", depth))
-                ended.set()
-
-            client.connect("a")
-            server.send("a", "go", 10)  # five levels on each side
-            assert ended.wait(10)
-
-        answer, depth = answers[0], 10
-        while answer:
-            assert answer[:2] == ["client" if depth % 2 else "server", depth]
-            answer, depth = answer[2], depth - 1
-        assert depth == -1
-        print("fine")
-        """
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
+# -- threads
 
 
 @pytest.mark.timeout(90)

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +13,6 @@ from wse_tornado import (
     ConnectionNotReady,
     Limits,
     LoopThread,
-    Reason,
     WseClient,
     WseServer,
 )
@@ -22,12 +20,14 @@ from wse_tornado import (
 from ..support import (
     RawPeer,
     accept_all,
+    beside,
+    outcome,
     seconds,
     serve,
     wait_until,
 )
 from ..support.leaks import library_threads
-from ..support.loops import connected, listening, record_client, record_server
+from ..support.loops import connected, listening, record_server
 
 
 @pytest.mark.parametrize(
@@ -102,20 +102,6 @@ async def test_the_repr_tells_state_users_and_connections() -> None:
     assert repr(server).startswith("<AsyncWseServer stopped ")
 
 
-async def test_stop_closes_with_1012_and_lets_clients_come_back() -> None:
-    async with listening() as server:
-        events = record_server(server)
-        async with connected(server) as client:
-            closing = record_client(client)
-            port = server.port
-            await server.stop()
-            assert await closing.wait("closed") == (1012, Reason.SERVER_STOPPING)
-            assert events.of("left") == [("alice", 1012, Reason.SERVER_STOPPING)]
-            assert server.port is None
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", port)
-
-
 async def test_a_stopped_server_can_listen_again() -> None:
     server = AsyncWseServer(identify=accept_all)
     for _ in range(2):
@@ -153,18 +139,6 @@ def test_a_server_starts_stops_and_starts_again():
         assert server.port is None
 
 
-def test_repr_shows_the_state():
-    server = make()
-    assert repr(server) == "<WseServer stopped users=0>"
-    with server, WseClient(server.url) as client:
-        client.connect("a")
-        assert repr(server) == f"<WseServer port={server.port} users=1>"
-        user = server.clients["a"]
-        assert repr(user) == "<ClientIdentity 'a' devices=1>"
-        (conn,) = user.conns.values()
-        assert repr(conn) == f"<Connection {conn.conn_id} of 'a' from 127.0.0.1 open>"
-
-
 def test_wait_ends_with_stop_on_another_thread():
     with make() as server, ThreadPoolExecutor(3) as pool:
         assert server.wait(timeout=0.05) is False
@@ -178,17 +152,6 @@ def test_wait_before_start_returns_at_once():
     assert make().wait() is True
 
 
-def test_two_threads_may_stop_at_once_on_a_shared_loop():
-    limits = Limits(close_timeout=seconds(1))
-    with LoopThread() as loop, ThreadPoolExecutor(4) as pool:
-        server = make(loop=loop, limits=limits).start()
-        with WseClient(server.url) as client:
-            client.connect("a")
-            for future in [pool.submit(server.stop) for _ in range(4)]:
-                future.result(seconds(0.8))
-        assert server.port is None
-
-
 def test_stop_while_a_handler_is_stuck():
     stuck, go = threading.Event(), threading.Event()
 
@@ -199,9 +162,7 @@ def test_stop_while_a_handler_is_stuck():
         client.connect("a")
         client.send("stick")
         assert stuck.wait(seconds(5))
-        began = time.monotonic()
-        served.server.stop()
-        assert time.monotonic() - began < seconds(2)
+        outcome(beside(served.server.stop), 15)
         go.set()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tornado.web
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
@@ -19,7 +19,6 @@ from wse_tornado import (
 )
 
 from ..support import accept_all, seconds
-from ..support.loops import record_client
 
 
 class Page(tornado.web.RequestHandler):
@@ -121,30 +120,6 @@ async def test_identify_uses_the_signed_cookie_of_the_page() -> None:
             with pytest.raises(NotAuthorized):
                 async with client_at(url, None, headers=headers):
                     pass
-        await server.stop()
-
-
-async def test_a_server_that_stops_sends_away_who_still_comes_to_its_route() -> None:
-    server = AsyncWseServer(identify=accept_all)
-    async with serving(server.routes("/ws")) as port:
-        url = f"ws://127.0.0.1:{port}/ws"
-        async with client_at(url) as client:
-            events = record_client(client)
-            await server.stop()
-            assert (await events.wait("closed"))[0] == 1012
-        with pytest.raises(ConnectionFailed, match="1012"):
-            async with client_at(url):
-                pass
-
-
-async def test_a_plain_request_to_the_websocket_is_answered_with_400() -> None:
-    server = AsyncWseServer(identify=accept_all)
-    async with serving(server.routes("/ws")) as port:
-        http = AsyncHTTPClient(force_instance=True)
-        with pytest.raises(HTTPClientError) as error:
-            await http.fetch(HTTPRequest(f"http://127.0.0.1:{port}/ws"))
-        assert error.value.code in (400, 426)
-        http.close()
         await server.stop()
 
 

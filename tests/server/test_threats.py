@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from wse_tornado import HmacChallenge, HmacSolver, Limits, NotAuthorized, WseClient
+from wse_tornado import Limits
 
 from ..support import Closed, beside, nothing_sent, outcome, serve
 from ..support.peer import TEXT
@@ -41,47 +41,6 @@ def test_of_a_thousand_guesses_on_one_challenge_one_is_judged(flavour: str) -> N
         assert peer.wait_closed() in [(1000, "wse.not-authorized"), (1006, "")]
         assert judged == ["0"]
         assert not served.server.clients
-
-
-def test_an_answer_fits_one_quest_only(flavour: str) -> None:
-    quests, answers = [], []
-
-    def setup(server):
-        server.use_challenge(HmacChallenge(lambda identity: "secret"))
-
-    with serve(flavour, setup=setup) as served:
-        for _ in range(2):
-            with served.peer() as peer:
-                peer.hi("user")
-                quests.append(peer.recv_message()[1])
-                answers.append(HmacSolver("secret")(quests[-1]))
-                peer.send("~wse:challenge", answers[0], None)
-                if len(answers) == 1:
-                    assert peer.recv_message()[0] == "~wse:welcome"
-                else:  # the first answer, heard on the line and sent again
-                    assert peer.wait_closed() == (1000, "wse.not-authorized")
-        assert quests[0] != quests[1]
-
-
-def test_an_unknown_identity_is_challenged_like_a_known_one(flavour: str) -> None:
-    def setup(server):
-        server.use_challenge(HmacChallenge({"known": "secret"}.get))
-
-    with serve(flavour, setup=setup) as served, served.peer() as peer:
-        peer.hi("unknown")
-        assert set(peer.recv_message()[1]) == {"scheme", "message"}
-        peer.send("~wse:challenge", "0" * 64, None)
-        assert peer.wait_closed() == (1000, "wse.not-authorized")
-
-
-def test_a_client_signs_no_text_of_the_servers_choice() -> None:
-    def setup(server):
-        server.use_challenge(lambda auth: {"message": "transfer 1000 to mallory"})
-
-    with serve("blocking", setup=setup) as served, WseClient(served.url) as client:
-        client.challenge(HmacSolver("secret"))
-        with pytest.raises(NotAuthorized, match="wse-hmac-sha256"):
-            client.connect("user")
 
 
 @pytest.mark.parametrize("transport", ["auto", "tornado"])

@@ -2,28 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from wse_tornado.aio.dispatch import LoopDispatcher, is_awaitable
 from wse_tornado.events import Handler
-
-from ..support import seconds
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    """Run a test on a loop; exceptions that reach the loop fail it."""
-    troubles: list[Any] = []
-
-    async def wrapped() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, ctx: troubles.append(ctx))
-        await asyncio.wait_for(main(), seconds(10))
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(wrapped())
-    assert not troubles
 
 
 class Bench:
@@ -57,273 +41,228 @@ class Bench:
         await ended.wait()
 
 
-def test_plain_handlers_run_at_once_and_in_order() -> None:
-    async def main() -> None:
-        bench = Bench()
-        for number in range(5):
-            bench.post(bench.plain, number)
-        assert bench.log == [0, 1, 2, 3, 4]
-        assert bench.lane.waiting == 0
-
-    run(main)
+async def test_plain_handlers_run_at_once_and_in_order() -> None:
+    bench = Bench()
+    for number in range(5):
+        bench.post(bench.plain, number)
+    assert bench.log == [0, 1, 2, 3, 4]
+    assert bench.lane.waiting == 0
 
 
-def test_a_coroutine_that_suspends_holds_up_what_follows() -> None:
-    async def main() -> None:
-        bench = Bench()
-        bench.post(bench.suspending, "a")
-        bench.post(bench.plain, "b")
-        bench.post(bench.coroutine, "c")
+async def test_a_coroutine_that_suspends_holds_up_what_follows() -> None:
+    bench = Bench()
+    bench.post(bench.suspending, "a")
+    bench.post(bench.plain, "b")
+    bench.post(bench.coroutine, "c")
+    await asyncio.sleep(0)
+    assert bench.log == ["a began"]
+    assert bench.lane.waiting == 2
+    bench.gate.set()
+    await bench.idle()
+    assert bench.log == ["a began", "a ended", "b", "c"]
+    assert bench.lane.waiting == 0
+
+
+async def test_lanes_do_not_wait_for_one_another() -> None:
+    bench = Bench()
+    bench.post(bench.suspending, "a")
+    other = bench.dispatcher.lane(lambda handler, exc: None)
+    other.post(Handler(bench.plain), ("b",))
+    assert "b" in bench.log
+    bench.gate.set()
+    await bench.idle()
+
+
+async def test_a_handler_may_post_and_what_it_posts_comes_after_it() -> None:
+    bench = Bench()
+
+    def posts() -> None:
+        bench.log.append("outer began")
+        bench.post(bench.plain, "inner")
+        bench.log.append("outer ended")
+
+    bench.post(posts)
+    assert bench.log == ["outer began", "outer ended", "inner"]
+
+
+async def test_thousands_of_waiting_handlers_do_not_exhaust_the_stack() -> None:
+    bench = Bench()
+    bench.post(bench.suspending, "a")
+    for number in range(5000):
+        bench.post(bench.coroutine if number % 2 else bench.plain, number)
+    bench.gate.set()
+    await bench.idle()
+    assert bench.log[2:] == list(range(5000))
+
+
+async def test_an_exception_goes_to_the_lane_and_does_not_stop_it() -> None:
+    bench = Bench()
+
+    def bad() -> None:
+        raise ValueError("plain")
+
+    async def worse() -> None:
         await asyncio.sleep(0)
-        assert bench.log == ["a began"]
-        assert bench.lane.waiting == 2
-        bench.gate.set()
-        await bench.idle()
-        assert bench.log == ["a began", "a ended", "b", "c"]
-        assert bench.lane.waiting == 0
+        raise ValueError("coroutine")
 
-    run(main)
-
-
-def test_lanes_do_not_wait_for_one_another() -> None:
-    async def main() -> None:
-        bench = Bench()
-        bench.post(bench.suspending, "a")
-        other = bench.dispatcher.lane(lambda handler, exc: None)
-        other.post(Handler(bench.plain), ("b",))
-        assert "b" in bench.log
-        bench.gate.set()
-        await bench.idle()
-
-    run(main)
+    bench.post(bad)
+    bench.post(worse)
+    bench.post(bench.plain, "after")
+    await bench.idle()
+    assert [str(exc) for _, exc in bench.errors] == ["plain", "coroutine"]
+    assert [handler.fn for handler, _ in bench.errors] == [bad, worse]
+    assert bench.log == ["after"]
 
 
-def test_a_handler_may_post_and_what_it_posts_comes_after_it() -> None:
-    async def main() -> None:
-        bench = Bench()
+async def test_done_gets_the_result_or_the_exception_instead() -> None:
+    bench = Bench()
+    outcomes: list[tuple[Any, Any]] = []
 
-        def posts() -> None:
-            bench.log.append("outer began")
-            bench.post(bench.plain, "inner")
-            bench.log.append("outer ended")
+    def done(result: Any, exc: BaseException | None) -> None:
+        outcomes.append((result, str(exc) if exc else None))
 
-        bench.post(posts)
-        assert bench.log == ["outer began", "outer ended", "inner"]
-
-    run(main)
-
-
-def test_thousands_of_waiting_handlers_do_not_exhaust_the_stack() -> None:
-    async def main() -> None:
-        bench = Bench()
-        bench.post(bench.suspending, "a")
-        for number in range(5000):
-            bench.post(bench.coroutine if number % 2 else bench.plain, number)
-        bench.gate.set()
-        await bench.idle()
-        assert bench.log[2:] == list(range(5000))
-
-    run(main)
-
-
-def test_an_exception_goes_to_the_lane_and_does_not_stop_it() -> None:
-    async def main() -> None:
-        bench = Bench()
-
-        def bad() -> None:
-            raise ValueError("plain")
-
-        async def worse() -> None:
-            await asyncio.sleep(0)
-            raise ValueError("coroutine")
-
-        bench.post(bad)
-        bench.post(worse)
-        bench.post(bench.plain, "after")
-        await bench.idle()
-        assert [str(exc) for _, exc in bench.errors] == ["plain", "coroutine"]
-        assert [handler.fn for handler, _ in bench.errors] == [bad, worse]
-        assert bench.log == ["after"]
-
-    run(main)
-
-
-def test_done_gets_the_result_or_the_exception_instead() -> None:
-    async def main() -> None:
-        bench = Bench()
-        outcomes: list[tuple[Any, Any]] = []
-
-        def done(result: Any, exc: BaseException | None) -> None:
-            outcomes.append((result, str(exc) if exc else None))
-
-        async def later(result: Any) -> Any:
-            await asyncio.sleep(0)
-            if isinstance(result, Exception):
-                raise result
-            return result
-
-        def now(result: Any) -> Any:
-            if isinstance(result, Exception):
-                raise result
-            return result
-
-        for fn in (now, later):
-            bench.post(fn, 1, done=done)
-            bench.post(fn, ValueError("no"), done=done)
-            bench.post(fn, None, done=done)
-        await bench.idle()
-        assert outcomes == [(1, None), (None, "no"), (None, None)] * 2
-        assert bench.errors == []
-
-    run(main)
-
-
-def test_a_plain_function_may_return_an_awaitable() -> None:
-    async def main() -> None:
-        bench = Bench()
-        future = asyncio.get_running_loop().create_future()
-        results: list[Any] = []
-        bench.post(lambda: future, done=lambda result, exc: results.append(result))
-        bench.post(bench.plain, "after")
+    async def later(result: Any) -> Any:
         await asyncio.sleep(0)
-        assert bench.log == []
-        future.set_result("it")
-        await bench.idle()
-        assert results == ["it"]
-        assert bench.log == ["after"]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    run(main)
+    def now(result: Any) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-
-def test_is_awaitable_knows_what_await_takes() -> None:
-    async def main() -> None:
-        future = asyncio.get_running_loop().create_future()
-        assert is_awaitable(future)
-        coro = asyncio.sleep(0)
-        assert is_awaitable(coro)
-        await coro
-        assert not is_awaitable(5)
-        assert not is_awaitable("text")
-
-    run(main)
+    for fn in (now, later):
+        bench.post(fn, 1, done=done)
+        bench.post(fn, ValueError("no"), done=done)
+        bench.post(fn, None, done=done)
+    await bench.idle()
+    assert outcomes == [(1, None), (None, "no"), (None, None)] * 2
+    assert bench.errors == []
 
 
-def test_back_pressure_ends_when_the_queue_has_fallen_far_enough() -> None:
-    async def main() -> None:
-        bench = Bench()
-        levels: list[int] = []
-        bench.post(bench.suspending, "first")
-        for number in range(10):
-            bench.post(bench.plain, number)
-        bench.lane.notify_when_below(4, lambda: levels.append(bench.lane.waiting))
-        assert bench.lane.waiting == 10
-        bench.gate.set()
-        await bench.idle()
-        assert levels == [4]  # once, and as soon as it is so
-
-    run(main)
+async def test_a_plain_function_may_return_an_awaitable() -> None:
+    bench = Bench()
+    future = asyncio.get_running_loop().create_future()
+    results: list[Any] = []
+    bench.post(lambda: future, done=lambda result, exc: results.append(result))
+    bench.post(bench.plain, "after")
+    await asyncio.sleep(0)
+    assert bench.log == []
+    future.set_result("it")
+    await bench.idle()
+    assert results == ["it"]
+    assert bench.log == ["after"]
 
 
-def test_cancelling_is_not_an_error_of_the_handler() -> None:
-    async def main() -> None:
-        bench = Bench()
-        outcomes: list[Any] = []
-        bench.dispatcher.beside(
-            Handler(bench.suspending), ("b",), lambda result, exc: outcomes.append(type(exc))
-        )
-        await asyncio.sleep(0)
-        bench.dispatcher.cancel_calls()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert bench.errors == []
-        assert outcomes == [asyncio.CancelledError]
+async def test_is_awaitable_knows_what_await_takes() -> None:
+    future = asyncio.get_running_loop().create_future()
+    assert is_awaitable(future)
+    coro = asyncio.sleep(0)
+    assert is_awaitable(coro)
+    await coro
+    assert not is_awaitable(5)
+    assert not is_awaitable("text")
 
-    run(main)
+
+async def test_back_pressure_ends_when_the_queue_has_fallen_far_enough() -> None:
+    bench = Bench()
+    levels: list[int] = []
+    bench.post(bench.suspending, "first")
+    for number in range(10):
+        bench.post(bench.plain, number)
+    bench.lane.notify_when_below(4, lambda: levels.append(bench.lane.waiting))
+    assert bench.lane.waiting == 10
+    bench.gate.set()
+    await bench.idle()
+    assert levels == [4]  # once, and as soon as it is so
+
+
+async def test_cancelling_is_not_an_error_of_the_handler() -> None:
+    bench = Bench()
+    outcomes: list[Any] = []
+    bench.dispatcher.beside(
+        Handler(bench.suspending), ("b",), lambda result, exc: outcomes.append(type(exc))
+    )
+    await asyncio.sleep(0)
+    bench.dispatcher.cancel_calls()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bench.errors == []
+    assert outcomes == [asyncio.CancelledError]
 
 
 @pytest.mark.parametrize("exc_type", [KeyboardInterrupt, SystemExit])
-def test_ctrl_c_in_a_handler_passes_and_leaves_the_lane_usable(exc_type: Any) -> None:
-    async def main() -> None:
-        bench = Bench()
+async def test_ctrl_c_in_a_handler_passes_and_leaves_the_lane_usable(exc_type: Any) -> None:
+    bench = Bench()
 
-        def stop() -> None:
-            raise exc_type
+    def stop() -> None:
+        raise exc_type
 
-        with pytest.raises(exc_type):
-            bench.post(stop)
-        bench.post(bench.plain, "after")
-        assert bench.log == ["after"]
-
-    run(main)
+    with pytest.raises(exc_type):
+        bench.post(stop)
+    bench.post(bench.plain, "after")
+    assert bench.log == ["after"]
 
 
 # -- beside
 
 
-def test_what_runs_beside_waits_for_nothing() -> None:
-    async def main() -> None:
-        bench = Bench()
-        outcomes: list[Any] = []
-        all_done = asyncio.Event()
+async def test_what_runs_beside_waits_for_nothing() -> None:
+    bench = Bench()
+    outcomes: list[Any] = []
+    all_done = asyncio.Event()
 
-        def done(result: Any, exc: BaseException | None) -> None:
-            outcomes.append(exc or result)
-            if len(outcomes) == 3:
-                all_done.set()
+    def done(result: Any, exc: BaseException | None) -> None:
+        outcomes.append(exc or result)
+        if len(outcomes) == 3:
+            all_done.set()
 
-        async def slow() -> str:
-            await bench.gate.wait()
-            return "slow"
+    async def slow() -> str:
+        await bench.gate.wait()
+        return "slow"
 
-        bench.post(bench.suspending, "lane")
-        bench.dispatcher.beside(Handler(slow), (), done)
-        bench.dispatcher.beside(Handler(lambda: "quick"), (), done)
-        assert outcomes == ["quick"]
-        bench.dispatcher.ask(Handler(lambda: "asked"), (), done)
-        assert outcomes == ["quick", "asked"]
-        bench.gate.set()
-        await all_done.wait()
-        assert outcomes[2] == "slow"
-        await bench.idle()
-
-    run(main)
+    bench.post(bench.suspending, "lane")
+    bench.dispatcher.beside(Handler(slow), (), done)
+    bench.dispatcher.beside(Handler(lambda: "quick"), (), done)
+    assert outcomes == ["quick"]
+    bench.dispatcher.ask(Handler(lambda: "asked"), (), done)
+    assert outcomes == ["quick", "asked"]
+    bench.gate.set()
+    await all_done.wait()
+    assert outcomes[2] == "slow"
+    await bench.idle()
 
 
-def test_what_raises_beside_tells_done() -> None:
-    async def main() -> None:
-        dispatcher = LoopDispatcher()
-        outcomes: list[Any] = []
+async def test_what_raises_beside_tells_done() -> None:
+    dispatcher = LoopDispatcher()
+    outcomes: list[Any] = []
 
-        def bad() -> None:
-            raise ValueError("no")
+    def bad() -> None:
+        raise ValueError("no")
 
-        dispatcher.beside(Handler(bad), (), lambda result, exc: outcomes.append(str(exc)))
-        assert outcomes == ["no"]
-
-    run(main)
+    dispatcher.beside(Handler(bad), (), lambda result, exc: outcomes.append(str(exc)))
+    assert outcomes == ["no"]
 
 
 # -- on_loop
 
 
-def test_on_loop_runs_now_on_the_loop_and_soon_from_elsewhere() -> None:
-    async def main() -> None:
-        bench = Bench()
-        threads: list[int] = []
-        came = asyncio.Event()
+async def test_on_loop_runs_now_on_the_loop_and_soon_from_elsewhere() -> None:
+    bench = Bench()
+    threads: list[int] = []
+    came = asyncio.Event()
 
-        def note() -> None:
-            threads.append(threading.get_ident())
-            if len(threads) == 2:
-                came.set()
+    def note() -> None:
+        threads.append(threading.get_ident())
+        if len(threads) == 2:
+            came.set()
 
-        bench.dispatcher.on_loop(note)
-        assert len(threads) == 1
-        await asyncio.to_thread(bench.dispatcher.on_loop, note)
-        await came.wait()
-        assert set(threads) == {threading.get_ident()}
-
-    run(main)
+    bench.dispatcher.on_loop(note)
+    assert len(threads) == 1
+    await asyncio.to_thread(bench.dispatcher.on_loop, note)
+    await came.wait()
+    assert set(threads) == {threading.get_ident()}
 
 
 def test_on_loop_without_a_loop_waits_for_one() -> None:
@@ -336,8 +275,8 @@ def test_on_loop_without_a_loop_waits_for_one() -> None:
 
     dispatcher.on_loop(log.append, "before")
     assert log == []
-    run(main)
+    asyncio.run(main())
     assert log == ["before", "now"]
     dispatcher.on_loop(log.append, "between two loops")
-    run(main)
+    asyncio.run(main())
     assert log == ["before", "now", "between two loops", "now"]

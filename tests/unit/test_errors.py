@@ -198,30 +198,6 @@ def test_enum_members_are_their_strings(member: str) -> None:
     assert {value: 1}[member] == 1
 
 
-def test_the_codes_are_those_of_the_wire() -> None:
-    wire = """
-    wse.client.invalid-cra-handler            INVALID_CRA_HANDLER
-    wse.client.rp.timeout                     RP_TIMEOUT
-    wse.client.rp.disconnect                  RP_DISCONNECT
-    wse.client.already-connected              CLIENT_ALREADY_CONNECTED
-    wse.client.ws-error                       WS_CLIENT_ERROR
-    wse.not-authorized                        NOT_AUTHORIZED
-    wse.client.not-ready                      CONNECTION_NOT_READY
-    wse.server.client.connection-missing      NO_CLIENT_CONNECTION
-    wse.server.auth.identify-handler-missing  IDENTIFY_HANDLER_MISSING
-    wse.server.auth.invalid-cra-generator     INVALID_CRA_GENERATOR
-    wse.server.rp.failed                      RP_EXECUTION_FAILED
-    wse.server.rp.not-registered              RP_NOT_REGISTERED
-    wse.server.rp.already-registered          RP_ALREADY_REGISTERED
-    wse.server.protocol-violation             PROTOCOL_VIOLATION
-    wse.server.connection-error               CONNECTION_ERROR
-    wse.server.msg-processing-error           MESSAGE_PROCESSING_ERROR
-    """
-    for line in wire.strip().splitlines():
-        value, name = line.split()
-        assert ErrorCode[name] == value
-
-
 def test_the_close_reasons_are_those_of_the_wire() -> None:
     assert {
         Reason.BY_CLIENT: "wse.by-client",

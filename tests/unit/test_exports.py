@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import wse_tornado
-from wse_tornado import WseError, testing
+from wse_tornado import testing
 from wse_tornado.aio.client import ClientSignals
 from wse_tornado.aio.connection import Connection
 from wse_tornado.aio.identity import ClientIdentity
@@ -139,13 +139,3 @@ def test_importing_starts_no_thread_and_opens_no_socket() -> None:
         env=environment(),
     )
     assert result.stdout.strip() == "[] 1"
-
-
-def test_every_public_error_can_be_caught_as_wse_error() -> None:
-    raised = [
-        value
-        for name in wse_tornado.__all__
-        if inspect.isclass(value := getattr(wse_tornado, name)) and issubclass(value, Exception)
-    ]
-    assert len(raised) > 15
-    assert all(issubclass(cls, WseError) for cls in raised)

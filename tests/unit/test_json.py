@@ -104,10 +104,22 @@ def test_what_json_can_write_can_be_written(value: object) -> None:
     assert "".join(json_encoder()(value, 0)) == expected
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, b"x", object(), {(1, 2): 3}])
+def deep() -> list[object]:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, {1, 2}, b"x", object(), {(1, 2): 3}, 1j, deep()],
+    ids=["nan", "inf", "set", "bytes", "object", "tuple-key", "complex", "deep"],
+)
 def test_what_json_cannot_write_is_refused(value: object) -> None:
-    with pytest.raises(NotSerializable):
+    with pytest.raises(NotSerializable) as caught:
         JsonProtocol().pack("t", value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_circle_is_refused_and_leaves_nothing_behind() -> None:

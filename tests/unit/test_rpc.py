@@ -289,12 +289,3 @@ def test_exposing_does_not_overwrite_details_of_the_users_own() -> None:
     exc = WseError("a.b", {"origin": "the moon", "payload": "mine"})
     answer = payload_from_error("add", exc, expose=True, call_payload="other")
     assert answer["details"] == {"origin": "the moon", "payload": "mine", "rpc": "add"}
-
-
-def test_an_error_survives_the_way_there_and_back() -> None:
-    answer = json.loads(
-        json.dumps(payload_from_error("buy", WseError("a.b", {"k": 1}), expose=False))
-    )
-    error = error_from_payload("buy", answer)
-    assert isinstance(error, RpcFailed)
-    assert (error.code, error.details) == ("a.b", {"k": 1, "rpc": "buy"})

@@ -21,7 +21,6 @@ from wse_tornado import (
     RpcFailed,
     RpcNotRegistered,
     RpcTimeout,
-    WseError,
 )
 
 from ..support import (
@@ -39,22 +38,12 @@ from ..support import (
     wait_until,
 )
 from ..support.peer import BINARY, CLOSE, TEXT
-from .test_server import ERROR_ANSWERS, IntTypes
+from .test_server import ERROR_ANSWERS, RAISED, UNDECODABLE, IntTypes
 
 HI = '["~wse:hi",{"identity":"ann","meta":{}},null]'
 
 
 # -- 1. handshake
-
-
-def test_1_the_client_offers_the_protocols_name(flavour: str) -> None:
-    def script(peer: RawPeer) -> None:
-        assert peer.response_headers["sec-websocket-protocol"] == "wse-default-json"
-        let_in(peer)
-        stay(peer)
-
-    with RawServer(script) as server, use(flavour, server.url) as used:
-        used.connect("ann")
 
 
 @pytest.mark.parametrize("selected", [None, "chat"])
@@ -69,18 +58,6 @@ def test_1_a_server_that_selects_another_protocol(flavour: str, selected: str | 
                 used.connect("ann", timeout=seconds(5))
             assert str(used.client.status) == "OFFLINE"
         assert len(server.peers) <= 1
-
-
-def test_1_default_messages_are_text_frames(flavour: str) -> None:
-    def script(peer: RawPeer) -> None:
-        assert peer.recv_frame() == (TEXT, HI.encode())
-        peer.send("~wse:welcome", None, None)
-        assert peer.recv_frame() == (TEXT, b'["tick",null,null]')
-        stay(peer)
-
-    with RawServer(script) as server, use(flavour, server.url) as used:
-        used.connect("ann")
-        used.send("tick")
 
 
 def test_1_bytes_of_a_custom_protocol_are_binary_frames(flavour: str) -> None:
@@ -122,7 +99,9 @@ def test_1_json_in_a_binary_frame_is_taken(flavour: str) -> None:
 
 def test_2_messages_to_the_letter(flavour: str) -> None:
     def script(peer: RawPeer) -> None:
-        assert peer.recv() == '["~wse:hi",{"identity":"ключ","meta":{"device":"ноутбук"}},null]'
+        assert peer.response_headers["sec-websocket-protocol"] == "wse-default-json"
+        hi = '["~wse:hi",{"identity":"ключ","meta":{"device":"ноутбук"}},null]'
+        assert peer.recv_frame() == (TEXT, hi.encode())
         peer.send("~wse:welcome", None, None)
         assert peer.recv() == '["hello",{"message":"Hello server!"},null]'
         assert peer.recv() == '["привіт","œ😀 \u2028",null]'
@@ -186,20 +165,7 @@ def test_2_nan_is_the_senders_error(flavour: str, value: Any) -> None:
         assert (type, stamp, payload["code"]) == ("~wse:response-err", "s1", "wse.server.rp.failed")
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        '["n",NaN,null]',
-        '["n",{"x":-Infinity},null]',
-        '["n",Infinity,null]',
-        "",
-        "{",
-        "null",
-        "[]",
-        '{"type":"n"}',
-        "[7,1,null]",
-    ],
-)
+@pytest.mark.parametrize("frame", UNDECODABLE.values(), ids=UNDECODABLE)
 def test_2_what_does_not_decode_ends_the_connection(flavour: str, frame: str) -> None:
     def script(peer: RawPeer) -> None:
         let_in(peer)
@@ -452,26 +418,6 @@ def test_4_an_unknown_procedure(flavour: str) -> None:
         assert caught.value.code == "wse.server.rp.not-registered"
 
 
-RAISED = [
-    (
-        WseError("lab.busy", {"until": 5}),
-        '{"code":"lab.busy","details":{"until":5,"rpc":"measure"}}',
-    ),
-    (WseError("lab.busy", {"rpc": "mine"}), '{"code":"lab.busy","details":{"rpc":"mine"}}'),
-    (WseError("lab.busy"), '{"code":"lab.busy","details":{"rpc":"measure"}}'),
-    (
-        ValueError("boom"),
-        '{"code":"wse.server.rp.failed","message":"boom","details":'
-        '{"origin":{"name":"ValueError","message":"boom"},"rpc":"measure"}}',
-    ),
-    (
-        RuntimeError(),
-        '{"code":"wse.server.rp.failed","message":"Unexpected error","details":'
-        '{"origin":{"name":"RuntimeError","message":""},"rpc":"measure"}}',
-    ),
-]
-
-
 @pytest.mark.parametrize(("error", "payload"), RAISED)
 def test_4_what_a_procedure_raises_is_the_answer(
     flavour: str, error: Exception, payload: str
@@ -588,27 +534,6 @@ def test_5_the_servers_closing_reaches_closed_and_pending_calls(
         used.happened("updated", "OFFLINE")
         with pytest.raises(ConnectionNotReady):
             used.send("more")
-
-
-def test_5_jump_closes_with_4000(flavour: str) -> None:
-    closings: list[tuple[int, str]] = []
-
-    def old(peer: RawPeer) -> None:
-        let_in(peer)
-        closings.append(peer.wait_closed())
-
-    def new(peer: RawPeer) -> None:
-        assert peer.recv() == '["~wse:hi",{"identity":"bob","meta":{"seat":2}},null]'
-        peer.send("~wse:welcome", "to the new one", None)
-        stay(peer)
-
-    with RawServer(old) as first, RawServer(new) as second, use(flavour, first.url) as used:
-        used.connect("ann", {"seat": 1})
-        welcome = used.do(used.client.jump, second.url, "bob", {"seat": 2})
-        assert welcome == "to the new one"
-        wait_until(lambda: closings == [(4000, "jump")])
-        used.happened("closed", 4000, "jump")
-        assert str(used.client.status) == "READY"
 
 
 @pytest.mark.parametrize(
