@@ -44,6 +44,7 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "flask>=3",
             "hypothesis>=6.100",
             "trustme>=1.2",

@@ -1,16 +1,21 @@
 """Fixtures and checks for all tests."""
 
+import asyncio
 import gc
+import inspect
 import os
 from collections.abc import Iterator
 
 import pytest
 
+import wse_tornado
+
 from .support import FLAVOURS, open_sockets, seconds
 from .support.leaks import library_threads, stacks, wait_until
+from .support.loops import on_clean_loop
 
-# A browser is started in one environment only: tox -e browser.
-collect_ignore = [] if os.environ.get("WSE_TEST_BROWSER") else ["browser"]
+if "TOX_ENV_NAME" in os.environ:  # what users install is tested, not the checkout
+    assert "site-packages" in wse_tornado.__file__, wse_tornado.__file__
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,18 +26,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(seconds(limit)))
 
 
-def require(present: bool, what: str) -> None:
-    """Skip where something is absent; in CI nothing may be."""
-    if present:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is absent, and CI must have it")
-    pytest.skip(f"{what} is absent")
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine function on a loop of its own, which it must leave without tasks."""
+    if not inspect.iscoroutinefunction(pyfuncitem.function):
+        return None
+    names = inspect.signature(pyfuncitem.function).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    asyncio.run(on_clean_loop(pyfuncitem.function, arguments))
+    return True
 
 
 @pytest.fixture(params=FLAVOURS)
 def flavour(request: pytest.FixtureRequest) -> str:
-    """Each flavour of the server."""
+    """Each flavour: of the server, or of the client where the other end is a raw server."""
+    return str(request.param)
+
+
+@pytest.fixture(params=FLAVOURS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each flavour of the client, where the server has one of its own."""
     return str(request.param)
 
 

@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support import RawServer, seconds, serve, wait_until
-from tests.support.leaks import library_threads
 from wse_tornado import (
     Backoff,
     NotAuthorized,
@@ -17,6 +15,9 @@ from wse_tornado import (
     WseClient,
     WseError,
 )
+
+from ..support import RawServer, seconds, serve, wait_until
+from ..support.leaks import library_threads
 
 
 def manual(served, **options):

@@ -1,53 +1,4 @@
-"""DESIGN.md section 4, sentence by sentence: threads and waiting. Where each one is tested:
-
-One daemon thread named ``wse-tornado-loop`` runs one loop, shared, started on first use:
-    test_all_blocking_objects_share_one_daemon_thread_started_on_first_use
-the start-up error is raised in the caller:
-    test_a_start_up_error_is_raised_in_the_caller
-``loop=`` takes a private one:
-    test_a_private_loop_is_not_the_shared_one
-works inside a program that runs a loop:
-    test_blocking_calls_work_inside_a_running_loop
-    test_process.py
-Public methods are safe from any thread:
-    test_ten_threads_use_one_client_at_once
-    tests/stress
-A blocking call on the loop thread raises before anything is scheduled:
-    test_blocking_on_the_loop_thread_raises_before_anything_is_scheduled
-One deadline per public call:
-    test_one_deadline_*
-A disconnect, ``close()`` or the loop's end wakes every waiter:
-    test_*_wakes_every_waiter
-Pending calls fail the moment their connection does:
-    test_pending_calls_fail_the_moment_the_connection_does
-Nothing is silently sent again:
-    test_a_call_is_not_sent_again_after_reconnecting
-Ctrl-C:
-    test_process.py
-No signal handlers are installed:
-    test_no_signal_handlers_are_installed
-User callbacks never run on the loop thread:
-    test_no_callback_runs_on_the_loop_thread
-In order on one thread per client:
-    test_a_clients_handlers_and_signals_run_in_order_on_one_thread
-per connection on the server, bounded:
-    test_connections_are_served_beside_one_another
-    test_process.py
-Incoming calls run beside them:
-    test_a_callback_may_block_in_call_while_the_other_end_calls_back
-Answers bypass every queue:
-    test_an_answer_passes_a_full_queue_of_handlers
-``inline=True`` runs on the loop itself:
-    test_inline_functions_run_on_the_loop_itself
-``dispatch="manual"``:
-    test_manual.py
-No executors for user code:
-    test_no_executor_threads_are_started
-The interpreter exits within a second:
-    test_process.py
-After ``fork`` the child's copies are detached:
-    test_process.py
-"""
+"""The blocking flavour's threads and waiting (DESIGN.md 4)."""
 
 import asyncio
 import signal
@@ -59,8 +10,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support import RawServer, seconds, serve, wait_until
-from tests.support.leaks import library_threads
 from wse_tornado import (
     ConnectionFailed,
     ConnectionNotReady,
@@ -69,7 +18,6 @@ from wse_tornado import (
     LoopThread,
     RpcDisconnected,
     RpcFailed,
-    RpcTimeout,
     SendTimeout,
     Status,
     WaitTimeout,
@@ -77,6 +25,9 @@ from wse_tornado import (
     WseClient,
     WseServer,
 )
+
+from ..support import RawServer, seconds, serve, wait_until
+from ..support.leaks import library_threads
 
 
 def loop_threads():
@@ -406,15 +357,6 @@ def test_waiting_for_room_does_not_burn_the_processor(size):
         assert time.process_time() - busy < 0.3
 
 
-def test_a_call_ends_at_its_deadline():
-    with RawServer(welcome_and_listen) as raw, WseClient(raw.url) as client:
-        client.connect("a")
-        began = time.monotonic()
-        with pytest.raises(RpcTimeout):
-            client.call("anything", timeout=0.2)
-        assert 0.2 <= time.monotonic() - began < 0.2 + seconds(0.5)
-
-
 # -- what wakes waiters
 
 
@@ -506,23 +448,6 @@ def test_the_end_of_the_loop_wakes_every_waiter():
         client.close()
 
 
-def test_close_ends_a_connect_on_another_thread():
-    met = threading.Event()
-
-    def stall(peer):
-        peer.recv()
-        met.set()
-        peer.wait_closed()
-
-    with RawServer(stall) as raw, WseClient(raw.url) as client:
-        connecting = in_thread(client.connect, "a")
-        assert met.wait(seconds(5))
-        client.close()
-        with pytest.raises(ConnectionError):
-            connecting.result(seconds(1))
-        assert client.status == Status.OFFLINE
-
-
 def test_stop_wakes_every_waiter_of_the_server():
     with serve("blocking") as served, served.peer() as peer:
         peer.hi("a")
@@ -540,45 +465,6 @@ def test_stop_wakes_every_waiter_of_the_server():
         with pytest.raises(RpcDisconnected) as caught:
             conn.call("too late")
         assert not caught.value.sent
-
-
-def test_pending_calls_fail_the_moment_the_connection_does():
-    with RawServer(welcome_and_swallow) as raw, WseClient(raw.url, timeout=60) as client:
-        client.connect("a")
-        calls = [in_thread(client.call, "never") for _ in range(10)]
-        for _ in calls:
-            assert calls_seen.acquire(timeout=seconds(5))
-        raw.peers[0].sock.shutdown(socket.SHUT_RDWR)
-        for call in calls:
-            with pytest.raises(RpcDisconnected) as caught:
-                call.result(seconds(1))
-            assert caught.value.sent
-
-
-def test_a_call_is_not_sent_again_after_reconnecting():
-    seen = []
-    twice = threading.Event()
-
-    def script(peer):
-        first = len(raw.peers) == 1
-        welcome(peer)
-        if not first:
-            twice.set()
-        while True:
-            seen.append(peer.recv_message()[0])
-            if first:
-                peer.kill()
-                return
-
-    with RawServer(script) as raw, WseClient(raw.url, reconnect=True) as client:
-        client.connect("a")
-        with pytest.raises(RpcDisconnected):
-            client.call("order")
-        assert twice.wait(seconds(10))
-        client.wait_ready(timeout=seconds(10))
-        client.send("last")
-        wait_until(lambda: seen[-1] == "last")
-        assert seen == ["order", "last"]
 
 
 # -- which thread runs what
@@ -666,57 +552,22 @@ def test_a_clients_handlers_and_signals_run_in_order_on_one_thread():
     assert len(threads) == 1
 
 
-def test_connections_are_served_beside_one_another():
-    both = threading.Barrier(2)
-
-    def setup(server):
-        server.channel.on("meet", lambda conn, payload: both.wait(seconds(5)))
-        server.register("met", lambda conn, payload: both.broken)
-
-    with (
-        serve("blocking", setup=setup) as served,
-        WseClient(served.url) as one,
-        WseClient(served.url) as two,
-    ):
-        one.connect("a")
-        two.connect("b")
-        one.send("meet")
-        two.send("meet")
-        wait_until(lambda: both.n_waiting == 0 and not both.broken)
-        assert one.call("met") is False
-
-
 def test_a_callback_may_block_in_call_while_the_other_end_calls_back():
     answers = []
 
     def setup(server):
-        server.register("double", lambda conn, payload: conn.call("number") * 2)
+        server.register("down", lambda conn, n: ["server", n, n and conn.call("down", n - 1)])
 
     with serve("blocking", setup=setup) as served, WseClient(served.url) as client:
-        client.register("number", lambda payload: 21)
-        client.channel.on("go", lambda payload: answers.append(client.call("double")))
+        client.register("down", lambda n: ["client", n, n and client.call("down", n - 1)])
+        client.channel.on("go", lambda n: answers.append(client.call("down", n)))
         client.connect("a")
-        served.server.send("a", "go")
+        served.server.send("a", "go", 10)  # five levels on each side
         wait_until(lambda: answers)
-        assert answers == [42]
-
-
-def test_an_answer_passes_a_full_queue_of_handlers():
-    held = threading.Event()
-
-    def setup(server):
-        server.register("add", lambda conn, payload: payload + 1)
-
-    limits = Limits(max_queue=5)
-    with serve("blocking", setup=setup) as served, WseClient(served.url, limits=limits) as client:
-        client.channel.on("news", lambda payload: held.wait(seconds(20)))
-        client.connect("a")
-        for number in range(50):
-            served.server.send("a", "news", number)
-        try:
-            assert client.call("add", 1, timeout=seconds(5)) == 2
-        finally:
-            held.set()
+        answer = answers[0]
+        for n in range(10, -1, -1):
+            assert answer[:2] == ["client" if n % 2 else "server", n]
+            answer = answer[2]
 
 
 def test_inline_functions_run_on_the_loop_itself():

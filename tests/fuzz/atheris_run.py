@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing with atheris: ``tox -e fuzz``, or ``python -m tests.fuzz.atheris_run``.
+"""Coverage-guided fuzzing with atheris: ``tox -e fuzz``, or in tests/ by hand.
 
-    python -m tests.fuzz.atheris_run frames -runs=100000
+    python -m fuzz.atheris_run frames -runs=100000
 
 The first argument is the target: frames, messages, msgpack or admission; the rest is libFuzzer's.
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wse_tornado.transport.frames import BINARY, CLOSE, PING, PONG, TEXT, encode_frame
 
-from ..conftest import require
+from ..support import require
 from . import targets
 
 try:
@@ -30,7 +30,7 @@ fuzz = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-pytestmark = pytest.mark.timeout(60 + INPUTS / 50)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(60 + INPUTS / 50)]
 
 # -- frames
 

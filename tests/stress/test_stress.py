@@ -16,10 +16,11 @@ from collections import Counter
 
 import pytest
 
-from tests.support import RawServer, seconds, wait_until
-from tests.support.leaks import library_threads, stacks
-from tests.support.peer import CLOSE, PING, TEXT, Closed
 from wse_tornado import Backoff, Limits, LoopThread, WaitTimeout, WseClient, WseError
+
+from ..support import RawServer, seconds, wait_until
+from ..support.leaks import library_threads, stacks
+from ..support.peer import CLOSE, PING, TEXT, Closed
 
 DURATION = float(os.environ.get("WSE_TEST_STRESS_SECONDS", "5"))
 SEED = int(os.environ.get("WSE_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
@@ -172,7 +173,7 @@ class Run:
         del self.now[number]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(60 + 2 * DURATION)
 @pytest.mark.parametrize("private", [False, True], ids=["shared", "private"])
 def test_random_operations_on_a_misbehaving_server_all_end_in_time(private, caplog):

@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from wse_tornado import AsyncWseClient, LoopThread, WseClient
+from wse_tornado import AsyncWseClient, Backoff, LoopThread, WseClient
 from wse_tornado.blocking.loop import Deadline
 
+from .leaks import wait_until
+from .servers import here, on_loop
 from .timing import seconds
+
+QUICK = Backoff(initial=0.01, maximum=0.05)
+NEVER = Backoff(initial=1000, maximum=1000)
 
 
 def beside(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
@@ -75,7 +80,56 @@ class Used:
 
     def closings(self) -> list[tuple[int, str]]:
         """What `closed` told, in order."""
-        return [event[1:] for event in self.events if event[0] == "closed"]
+        return self.of("closed")
+
+    def of(self, name: str) -> list[Any]:
+        """The arguments of the signals of one name."""
+        return [event[1:] for event in self.events if event[0] == name]
+
+    def happened(self, *event: Any) -> None:
+        """Wait for a signal; ``("error",)`` is any of its name."""
+        size = len(event)
+        wait_until(
+            lambda: any(each[:size] == event for each in self.events), 5, f"{event}, {self.events}"
+        )
+
+    def has_status(self, status: str) -> None:
+        """Wait until the client says that it is READY, OFFLINE, ..."""
+        wait_until(lambda: str(self.client.status) == status)
+
+    def receive(self, timeout: float = 10) -> Any:
+        """The next message that no handler takes."""
+        return self.do(self.client.receive, timeout=seconds(timeout))
+
+    def wait_for(self, type: str, *args: Any, timeout: float = 10) -> Any:
+        """The payload of the next message of a type."""
+        return self.do(self.client.wait_for, type, *args, timeout=seconds(timeout))
+
+    # What only the engine knows; nothing else in the tests asks it.
+
+    @property
+    def core(self) -> Any:
+        """What has the connection and the inbox."""
+        return getattr(self.client, "_core", self.client)
+
+    def waiting(self, count: int) -> None:
+        """Wait until so many wait for messages."""
+        wait_until(lambda: len(self.core.inbox._waiters) == count)
+
+    def paused(self) -> bool:
+        """Whether nothing is read from the server."""
+        return bool(self.core.link._paused)
+
+    def tasks(self) -> set[Any]:
+        """The tasks on its loop, but for the one that asks."""
+
+        async def ask() -> set[Any]:
+            return asyncio.all_tasks() - {asyncio.current_task()}
+
+        loop = getattr(self.client, "_loop", None)
+        if loop is None:
+            return set(self.do(ask))
+        return set(loop.run(ask, Deadline(seconds(10)), "tasks")) if loop.running else set()
 
 
 @contextmanager
@@ -83,19 +137,11 @@ def use(flavour: str, url: Any, **options: Any) -> Iterator[Used]:
     """A client of a flavour, closed at the end."""
     if flavour == "blocking":
         with WseClient(url, **options) as client:
-            yield Used(client, lambda fn, *args, **kwargs: fn(*args, **kwargs))
+            yield Used(client, here)
         return
     with LoopThread("wse-tornado-test-client") as loop:
-
-        def do(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            async def call() -> Any:
-                result = fn(*args, **kwargs)
-                return await result if asyncio.iscoroutine(result) else result
-
-            return loop.run(call, Deadline(seconds(30)), "do")
-
-        core = AsyncWseClient(url, **options)
+        used = Used(AsyncWseClient(url, **options), on_loop(loop))
         try:
-            yield Used(core, do)
+            yield used
         finally:
-            do(core.close)
+            used.close()

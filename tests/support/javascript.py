@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import wse_tornado
+
 from .timing import seconds
 
-SCRIPT = Path(__file__).resolve().parents[2] / "wse_tornado" / "static" / "wse.js"
+SCRIPT = Path(wse_tornado.__file__).parent / "static" / "wse.js"
 
 # What the functions under test are given: the module's names, and `make(options)`, a client.
 GIVEN = """

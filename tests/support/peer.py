@@ -289,14 +289,18 @@ class RawServer:
         finally:
             sock.close()
 
-    def close(self) -> None:
-        """Stop listening, wait for the scripts, and raise what one of them raised."""
+    def refuse(self) -> None:
+        """Stop listening; who is connected stays."""
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
         self._listener.close()
         self._acceptor.join(seconds(5))
+
+    def close(self) -> None:
+        """Stop listening, wait for the scripts, and raise what one of them raised."""
+        self.refuse()
         for thread in self._threads:
             thread.join(seconds(10))
         if self.failures:
@@ -311,3 +315,29 @@ class RawServer:
         except BaseException:
             if exc_type is None:
                 raise
+
+
+# -- scripts
+
+
+def let_in(peer: RawPeer, welcome: Any = None) -> Any:
+    """Play the server up to the welcome; what the client said."""
+    type, payload, _ = peer.recv_message()
+    assert type == "~wse:hi"
+    peer.send("~wse:welcome", welcome, None)
+    return payload
+
+
+def stay(peer: RawPeer) -> None:
+    """Until the other end has closed."""
+    try:
+        while True:
+            peer.recv()
+    except Closed:
+        pass
+
+
+def nothing_sent(peer: RawPeer) -> None:
+    """All that the peer sent so far has been read, and nothing came back."""
+    peer.send_frame(PING, b"still there?")
+    assert peer.recv_frame() == (PONG, b"still there?")

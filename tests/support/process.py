@@ -7,14 +7,16 @@ import sys
 import textwrap
 from pathlib import Path
 
+import wse_tornado
+
 from .timing import SCALE, seconds
 
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
 
 
-def environment() -> dict[str, str]:
-    """What a script needs to find the library and the test helpers."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+def environment(*folders: Path) -> dict[str, str]:
+    """What a script needs to find the library under test, installed or not, and ``support``."""
+    paths = map(str, [*folders, TESTS, Path(wse_tornado.__file__).parents[1]])
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
@@ -32,7 +34,7 @@ def run_script(source: str, *args: str, limit: float = 20) -> subprocess.Complet
             text=True,
             timeout=seconds(limit),
             env=environment(),
-            cwd=ROOT,
+            cwd=TESTS,
         )
     except subprocess.TimeoutExpired as hung:
         raise AssertionError(
@@ -55,7 +57,7 @@ def start_script(source: str, *args: str) -> "subprocess.Popen[str]":
         stdin=subprocess.PIPE,
         text=True,
         env=environment(),
-        cwd=ROOT,
+        cwd=TESTS,
     )
 
 

@@ -98,6 +98,7 @@ class _Pipe:
         self.client: socket.socket | None = client
         self.server: socket.socket | None = None
         self.ways = {UP: _Way(fault, UP), DOWN: _Way(fault, DOWN)}
+        self.broken = threading.Event()
         self.silent = False  # after the fault nobody is told anything
         self.thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
 
@@ -109,6 +110,10 @@ class _Pipe:
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while not self.proxy.over.is_set() and (self.client or self.server):
+                if self.broken.is_set():
+                    self._close("client", reset=True)
+                    self._close("server", reset=True)
+                    break
                 self._strike()
                 self._turn()
         except OSError:
@@ -219,6 +224,12 @@ class FaultProxy:
         """Do this to the next connection."""
         self._faults.append(fault)
         self.struck.clear()
+
+    def cut(self) -> None:
+        """Reset both ends of all connections, now."""
+        for pipe in self._pipes:
+            pipe.broken.set()
+            pipe.thread.join(5)
 
     def passed(self, index: int) -> tuple[int, int]:
         """Bytes that one connection has sent up and got down."""

@@ -8,10 +8,12 @@ from typing import Any
 from wse_tornado import AsyncWseServer, LoopThread, WseServer
 from wse_tornado.blocking.loop import Deadline
 
+from .leaks import wait_until
 from .peer import RawPeer
 from .timing import seconds
 
 FLAVOURS = ("blocking", "async")
+LISTENING = ("handlers", "path", "ssl_options", "xheaders")  # arguments of ``listen``
 
 
 class Served:
@@ -19,33 +21,15 @@ class Served:
 
     Attributes:
         server: The `WseServer` or `AsyncWseServer` itself.
-        core: The `AsyncWseServer` in either case.
+        do: ``do(fn, *args)`` calls ``fn`` where the server wants it called, and waits.
         events: Names and arguments of the signals, in the order they came.
     """
 
-    def __init__(self, server: Any, core: AsyncWseServer, do: Callable[..., Any]) -> None:
+    def __init__(self, server: Any, do: Callable[..., Any]) -> None:
         self.server = server
-        self.core = core
         self.do = do
         self.events: list[tuple[Any, ...]] = []
-
-    @property
-    def port(self) -> int:
-        assert self.core.port is not None
-        return self.core.port
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
-
-    def peer(self, **options: Any) -> RawPeer:
-        """A raw client, connected."""
-        return RawPeer.connect(self.port, **options)
-
-    def record(self) -> None:
-        """Keep all signals in ``events``."""
-        when = self.server.when
-        add = self.events.append
+        when, add = server.when, self.events.append
         when.joined(lambda client, meta: add(("joined", client.cid, meta)))
         when.left(lambda client, code, reason: add(("left", client.cid, code, reason)))
         when.connected(lambda conn: add(("connected", conn.cid)))
@@ -53,9 +37,87 @@ class Served:
         when.error(lambda error, conn: add(("error", error.code)))
         when.ignored(lambda conn, message: add(("ignored", message.type, message.payload)))
 
+    @property
+    def port(self) -> int:
+        assert self.server.port is not None
+        return int(self.server.port)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def stats(self) -> dict[str, Any]:
+        """The server's statistics."""
+        return dict(self.server.stats())
+
+    def peer(self, **options: Any) -> RawPeer:
+        """A raw client, connected."""
+        return RawPeer.connect(self.port, **options)
+
+    def enter(self, name: str = "ann", meta: Any = None, **options: Any) -> RawPeer:
+        """A raw client that is in."""
+        peer = self.peer(**options)
+        peer.hi(name, meta)
+        assert peer.recv_message() == ["~wse:welcome", {"message": "Welcome!"}, None]
+        return peer
+
+    def conn(self, cid: str = "ann") -> Any:
+        """The user's newest connection, as the server's handlers see it."""
+        return list(self.server.clients[cid].conns.values())[-1]
+
+    def call(self, cid: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a procedure of the user's newest device and wait for the answer."""
+        return self.do(lambda: self.conn(cid).call(*args, **kwargs))
+
     def names(self) -> list[str]:
         """The names of the recorded signals."""
         return [event[0] for event in self.events]
+
+    def of(self, name: str) -> list[tuple[Any, ...]]:
+        """The arguments of the signals of one name."""
+        return [event[1:] for event in self.events if event[0] == name]
+
+    def happened(self, *event: Any) -> None:
+        """Wait for a signal; ``("error",)`` is any of its name."""
+        size = len(event)
+        wait_until(
+            lambda: any(each[:size] == event for each in self.events), 5, f"{event}, {self.events}"
+        )
+
+    def alive(self) -> bool:
+        """Whether it still serves others."""
+        with self.enter("witness"):
+            return True
+
+    # What only the engine knows; nothing else in the tests asks it.
+
+    @property
+    def core(self) -> Any:
+        """What has the connections."""
+        return getattr(self.server, "_core", self.server)
+
+    def sockets(self, count: int) -> None:
+        """Wait until so many connections are open, those that are not in and those that close
+        included."""
+        wait_until(lambda: len(self.core._open) == count, 5, f"{count} open of {self.core}")
+
+    def stopping(self) -> None:
+        """Wait until a stop has begun."""
+        wait_until(lambda: self.core._stopping)
+
+    def paused(self, cid: str = "ann") -> bool:
+        """Whether nothing is read from the user's newest device."""
+        conn = self.conn(cid)
+        return bool(getattr(conn, "_core", conn)._paused)
+
+    def tasks(self) -> set[Any]:
+        """The tasks on its loop, but for the one that asks."""
+
+        async def ask() -> set[Any]:
+            return asyncio.all_tasks() - {asyncio.current_task()}
+
+        loop = getattr(self.server, "_loop", None)
+        return set(loop.run(ask, Deadline(seconds(10)), "tasks") if loop else self.do(ask))
 
 
 def accept_all(auth: Any) -> None:
@@ -66,44 +128,51 @@ def accept_all(auth: Any) -> None:
         auth.refuse()
 
 
+def on_loop(loop: LoopThread) -> Callable[..., Any]:
+    """``do(fn, *args, **kwargs)`` calls ``fn`` on a loop and returns its result, awaited if need
+    be."""
+
+    def do(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        async def call() -> Any:
+            result = fn(*args, **kwargs)
+            return await result if asyncio.iscoroutine(result) else result
+
+        return loop.run(call, Deadline(seconds(30)), "do")
+
+    return do
+
+
+def here(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The `do` of blocking objects."""
+    return fn(*args, **kwargs)
+
+
 @contextmanager
 def serve(
     flavour: str,
     *,
     identify: Callable[..., Any] | None = accept_all,
     setup: Callable[[Any], None] | None = None,
-    handlers: Any = (),
     **options: Any,
 ) -> Iterator[Served]:
     """Run a server of a flavour on a free port of 127.0.0.1. ``setup(server)`` runs before."""
     if flavour == "blocking":
-        server = WseServer(identify=identify, host="127.0.0.1", handlers=handlers, **options)
-        served = Served(server, server._core, lambda fn, *args: fn(*args))
-        served.record()
+        server = WseServer(identify=identify, host="127.0.0.1", **options)
+        served = Served(server, here)
         if setup is not None:
             setup(server)
         with server:
             yield served
         return
 
-    core = AsyncWseServer(identify=identify, **options)
+    listening = {name: options.pop(name) for name in LISTENING if name in options}
+    on_own_loop = AsyncWseServer(identify=identify, **options)
     with LoopThread("wse-tornado-test-loop") as loop:
-
-        def do(fn: Callable[..., Any], *args: Any) -> Any:
-            """Call ``fn`` on the server's loop and return its result, awaited if need be."""
-
-            async def call() -> Any:
-                result = fn(*args)
-                return await result if asyncio.iscoroutine(result) else result
-
-            return loop.run(call, Deadline(seconds(10)), "do")
-
-        served = Served(core, core, do)
-        served.record()
+        served = Served(on_own_loop, on_loop(loop))
         if setup is not None:
-            setup(core)
-        do(lambda: core.listen(0, "127.0.0.1", handlers=handlers))
+            setup(on_own_loop)
+        served.do(on_own_loop.listen, 0, "127.0.0.1", **listening)
         try:
             yield served
         finally:
-            do(core.stop)
+            served.do(on_own_loop.stop)

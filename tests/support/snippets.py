@@ -5,7 +5,6 @@ process of its own; one that says "until Ctrl-C" is a server and gets its Ctrl-C
 Every other Python block is a fragment. Ports are replaced by free ones.
 """
 
-import os
 import re
 import signal
 import socket
@@ -16,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import wse_tornado
-
 from .leaks import wait_until
+from .process import environment
 from .timing import seconds
 
 PORTS = ("4200", "8888")
@@ -72,12 +70,6 @@ def with_free_ports(blocks: list[Block]) -> list[Block]:
             number = str(free.getsockname()[1])
         blocks = [block._replace(code=block.code.replace(port, number)) for block in blocks]
     return blocks
-
-
-def environment(*folders: Path) -> dict[str, str]:
-    """What a program needs to find the library under test, installed or not."""
-    paths = [Path(wse_tornado.__file__).parents[1], *folders]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
 
 def start(file: Path, *options: str) -> "subprocess.Popen[str]":
