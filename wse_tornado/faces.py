@@ -185,6 +185,16 @@ class ClientFace:
         return self._connector.status
 
     @property
+    def url(self) -> str | None:
+        """Where it connects to; None where a function says it, before that was asked."""
+        return self._connector.url
+
+    @property
+    def closed_with(self) -> tuple[int, str] | None:
+        """Close code and reason of the last connection that ended, None before one has."""
+        return self._connector.closed_with
+
+    @property
     def when(self) -> ClientSignals:
         """The client's signals: ``@client.when.closed``. See `ClientSignals`."""
         return self._connector.when

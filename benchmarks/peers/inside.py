@@ -7,10 +7,8 @@ from typing import Any
 
 KINDS = frozenset(
     [
-        "Connection",
         "ServerConnection",
         "ClientConnection",
-        "ClientLink",
         "WseClient",
         "AsyncWseClient",
     ]
@@ -26,5 +24,14 @@ def objects() -> int:
 
 
 def abort(client: Any) -> None:
-    """Have a blocking client vanish without a goodbye."""
-    client._loop.post(client._core.abort)
+    """Have a client of either flavour vanish without a goodbye."""
+    loop = getattr(client, "_loop", None)
+    if loop is not None:
+        loop.post(client._connector.abort)
+    else:
+        client._connector.abort()
+
+
+def cut(conn: Any) -> None:
+    """Cut the socket of an async server's connection."""
+    conn._conn.abort()

@@ -111,7 +111,7 @@ async def live() -> None:
             counts["done"] += 1
             await asyncio.sleep(random.random() / 20)
         if random.random() < 0.3:
-            client.abort()
+            abort(client)
 
 
 async def lives() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..control import on_loop, resident_bytes, serve
 from . import flavour
-from .inside import objects
+from .inside import cut, objects
 from .servers import HOST, judge, listen
 
 run = flavour.choose(sys.argv[1])
@@ -94,7 +94,7 @@ def disturb(share: float) -> int:
             for conn in tuple(client.conns.values()):
                 if random.random() < share:
                     cut += 1
-                    random.choice((conn.abort, conn.drop, client.drop))()
+                    random.choice((lambda: cut(conn), conn.drop, client.drop))()
     return cut
 
 

@@ -373,8 +373,8 @@ def waiters(client):
     }
     calls_seen.acquire(timeout=seconds(5))
     calls_seen.acquire(timeout=seconds(5))
-    wait_until(lambda: len(client._core.inbox._waiters) == 3, what="three wait for messages")
-    wait_until(lambda: len(client._core._waiters) == 1, what="one waits for the end")
+    wait_until(lambda: len(client._connector.inbox._waiters) == 3, what="three wait for messages")
+    wait_until(lambda: len(client._connector._waiters) == 1, what="one waits for the end")
     return waits
 
 
@@ -431,7 +431,7 @@ def test_close_without_a_socket_wakes_every_waiter():
             client.connect("a")
             wait_until(lambda: client.status == Status.RE_CONNECTING)
             waiting, receiving = in_thread(client.wait), in_thread(client.receive)
-            wait_until(lambda: client._core.inbox._waiters and client._core._waiters)
+            wait_until(lambda: client._connector.inbox._waiters and client._connector._waiters)
             client.close()
             assert waiting.result(seconds(1)) is True
             with pytest.raises(ConnectionNotReady):

@@ -170,7 +170,7 @@ async def test_a_cancelled_receive_loses_no_message() -> None:
     async with listening() as server, connected(server) as client:
         waiting = asyncio.ensure_future(client.receive())
         await asyncio.sleep(0)
-        client.inbox.offer(Message("a", 1), keep=True)
+        client._connector.inbox.offer(Message("a", 1), keep=True)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -123,7 +123,7 @@ async def test_a_handler_of_errors_that_raises_is_logged_and_not_told_again(
 
 async def client_sync(server: AsyncWseServer, client: AsyncWseClient) -> None:
     """Everything the server has sent before is here and handled when this returns."""
-    if "sync" not in server.endpoint.procedures:
+    if "sync" not in server._hub.shared.procedures:
         server.register("sync", lambda conn, payload: None)
     await client.call("sync")
 

@@ -151,7 +151,7 @@ def test_large_calls_both_ways_and_coming_back(
 def close_with_1012(served: Served) -> None:
     """End its connections with a code on which clients come back."""
     loop = getattr(served.server, "_loop", None)
-    conns = list(served.core.connections.values())
+    conns = list(served.hub.users.devices.values())
     closing = lambda: [conn.close(1012, "") for conn in conns]  # noqa: E731
     loop.post(closing) if loop else served.do(closing)
 

@@ -254,7 +254,7 @@ async def test_a_paused_connection_still_gets_the_answer_it_waits_for() -> None:
         (conn,) = server.clients["alice"].conns.values()
         for number in range(50):
             client.send("ask", number)
-        await wait_for(lambda: conn._paused, "paused")
+        await wait_for(lambda: conn._conn._paused, "paused")
         gate.set()
         assert [await results.get() for _ in range(50)] == [n * 2 for n in range(50)]
 
@@ -380,7 +380,7 @@ def test_stats_tell_what_happened(flavour: str) -> None:
             assert now["bytes"]["out"] > 60
             before = now["bytes"]
             peer.close(1000, "a reason of the peer's own")
-        wait_until(lambda: not stats()["connections"] and not served.core._open)
+        wait_until(lambda: not stats()["connections"] and not served.hub.connections)
         assert stats()["closings"] == {"1000": 1}
         assert stats()["bytes"]["in"] > before["in"]
         json.dumps(stats())

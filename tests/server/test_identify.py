@@ -104,7 +104,7 @@ async def test_a_handler_that_raises_after_the_client_has_gone_is_told() -> None
         peer.hi("alice")
         await asked.wait()
         peer.kill()
-        await wait_for(lambda: not server._open, events)
+        await wait_for(lambda: not server._hub.connections, events)
         gate.set()
         (error,) = await events.wait("error")
         assert error.code == ErrorCode.HANDLER_FAILED

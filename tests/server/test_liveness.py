@@ -35,14 +35,14 @@ async def test_a_client_that_goes_silent_leaves_with_1006_and_frees_its_place() 
         peer = await asyncio.to_thread(RawPeer.connect, server.port)
         peer.hi("alice")
         assert await events.wait("left") == ("alice", 1006, Reason.HEARTBEAT)
-        await wait_for(lambda: not server._open, events)
+        await wait_for(lambda: not server._hub.connections, events)
         peer.kill()
 
 
 async def test_a_heartbeat_of_zero_never_pings() -> None:
     async with listening(limits=Limits(heartbeat=0)) as server, connected(server):
         (conn,) = server.clients["alice"].conns.values()
-        assert conn._heartbeat is None
+        assert conn._conn._heartbeat is None
 
 
 TRANSPORTS = ("auto", "tornado")

@@ -139,7 +139,7 @@ def test_dropping_tells_the_reason_and_counts(flavour: str) -> None:
 
 def test_a_drop_whose_reason_is_no_text_does_not_leave_a_half_closed_connection() -> None:
     with serve("async") as served, served.enter() as peer:
-        conn = next(iter(served.core.connections.values()))
+        conn = served.conn()
         with pytest.raises(Exception):
             served.do(conn.drop, 5)
         served.do(conn.drop)

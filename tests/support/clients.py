@@ -110,7 +110,7 @@ class Used:
     @property
     def core(self) -> Any:
         """What has the connection and the inbox."""
-        return getattr(self.client, "_core", self.client)
+        return self.client._connector
 
     def waiting(self, count: int) -> None:
         """Wait until so many wait for messages."""
@@ -118,7 +118,7 @@ class Used:
 
     def paused(self) -> bool:
         """Whether nothing is read from the server."""
-        return bool(self.core.link._paused)
+        return bool(self.core.conn._paused)
 
     def tasks(self) -> set[Any]:
         """The tasks on its loop, but for the one that asks."""

@@ -92,23 +92,23 @@ class Served:
     # What only the engine knows; nothing else in the tests asks it.
 
     @property
-    def core(self) -> Any:
+    def hub(self) -> Any:
         """What has the connections."""
-        return getattr(self.server, "_core", self.server)
+        return self.server._hub
 
     def sockets(self, count: int) -> None:
         """Wait until so many connections are open, those that are not in and those that close
         included."""
-        wait_until(lambda: len(self.core._open) == count, 5, f"{count} open of {self.core}")
+        wait_until(lambda: len(self.hub.connections) == count, 5, f"{count} open of {self.server}")
 
     def stopping(self) -> None:
         """Wait until a stop has begun."""
-        wait_until(lambda: self.core._stopping)
+        wait_until(lambda: self.hub.stopping)
 
     def paused(self, cid: str = "ann") -> bool:
         """Whether nothing is read from the user's newest device."""
         conn = self.conn(cid)
-        return bool(getattr(conn, "_core", conn)._paused)
+        return bool(conn._conn._paused)
 
     def tasks(self) -> set[Any]:
         """The tasks on its loop, but for the one that asks."""

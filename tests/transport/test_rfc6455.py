@@ -43,7 +43,7 @@ def get_in(served: Served) -> RawPeer:
 def test_the_transport_is_the_one_asked_for(transport: str) -> None:
     kinds = {"auto": BareTransport, "tornado": TornadoServerTransport}
     with echo_server(transport) as served, get_in(served):
-        (conn,) = served.core.connections.values()
+        (conn,) = served.hub.users.devices.values()
         assert isinstance(conn._transport, kinds[transport])
 
 
@@ -95,7 +95,7 @@ def test_text_may_not_be_other_than_utf8(transport: str) -> None:
         peer.send_frame(TEXT, b'["echo","\xff\xfe",null]')
         code, _ = peer.wait_closed()
         assert code == (1007 if transport == "auto" else 1006)
-        wait_until(lambda: not served.core.clients)
+        wait_until(lambda: not served.server.clients)
 
 
 @pytest.mark.parametrize("rsv", [0x40, 0x20, 0x10])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wse_tornado.aio.dispatch import LoopDispatcher, is_awaitable
+from wse_tornado.core.dispatch import LoopDispatcher, is_awaitable
 from wse_tornado.events import Handler
 
 

@@ -14,12 +14,6 @@ import pytest
 
 import wse_tornado
 from wse_tornado import testing
-from wse_tornado.aio.client import ClientSignals
-from wse_tornado.aio.connection import Connection
-from wse_tornado.aio.identity import ClientIdentity
-from wse_tornado.aio.server import ServerSignals
-from wse_tornado.blocking.server import ClientIdentity as BlockingClientIdentity
-from wse_tornado.blocking.server import Connection as BlockingConnection
 from wse_tornado.events import Channel, Signal
 
 from ..support import seconds
@@ -44,14 +38,6 @@ def test_all_names_what_the_package_offers() -> None:
 
 # What a user holds without importing it by name.
 REACHED = [
-    BlockingClientIdentity,
-    BlockingConnection,
-    Channel,
-    ClientIdentity,
-    ClientSignals,
-    Connection,
-    ServerSignals,
-    Signal,
     testing.Connector,
     testing.Event,
     testing.Recorder,

@@ -82,6 +82,7 @@ class Connector:
         if not isinstance(reconnect, (bool, Backoff)):
             raise TypeError(f"reconnect is True, False or a Backoff, not {reconnect!r}")
         self._url = url
+        self.url: str | None = None if callable(url) else url  # the last one used
         self._backoff = Backoff() if reconnect is True else reconnect or None
         self.legacy = generation == "older"
         offer: dict[str, Any] | None = None
@@ -130,7 +131,7 @@ class Connector:
     @property
     def where(self) -> str:
         """The server's URL, for messages."""
-        return str(self._url) if isinstance(self._url, str) else "the server"
+        return self.url or "the server"
 
     @property
     def latency(self) -> float | None:
@@ -327,6 +328,7 @@ class Connector:
         shared = self.shared
         url = await self._ask(self._url)
         check_url(url)
+        self.url = url
         identity = await self._ask(self._identity)
         meta = await self._ask(self._meta)
         check_meta(meta)
