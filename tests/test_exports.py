@@ -265,6 +265,7 @@ def test_importing_starts_no_thread_and_opens_no_socket() -> None:
 
 ROOMS = [
     "errors",
+    "entropy",
     "limits",
     "stats",
     "protocol",

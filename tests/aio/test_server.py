@@ -739,7 +739,7 @@ async def test_a_message_that_is_too_large_ends_the_connection_with_1009() -> No
             assert (await events.wait("left"))[1] == 1009
 
 
-@pytest.mark.parametrize("bound", ["max_connections", "max_strangers"])
+@pytest.mark.parametrize("bound", ["max_connections", "max_unauthenticated"])
 async def test_past_the_bound_further_connections_are_closed_with_1013(bound: str) -> None:
     async with listening(limits=Limits(**{bound: 2})) as server:
         peers = [await asyncio.to_thread(RawPeer.connect, server.port) for _ in range(2)]
