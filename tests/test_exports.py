@@ -268,6 +268,7 @@ ROOMS = [
     "entropy",
     "limits",
     "stats",
+    "values",
     "protocol",
     "events",
     "rpc",
