@@ -1,12 +1,13 @@
 """A ready-made challenge-response: the client proves that it knows a secret without sending it.
 
 The server's quest carries one string; the client answers with the hexadecimal HMAC-SHA256 of that
-string under the shared secret (RFC 2104). The string holds 256 random bits, the time, and a digest
-of the identity, so an answer fits one quest, one identity and a short time only. No I/O.
+string under the shared secret (RFC 2104). The string holds 256 random bits, the time by the
+server's monotonic clock, and a digest of the identity: an answer is valid for one quest, one
+identity and a short time only. No I/O.
 
 Any language can answer::
 
-    quest     {"scheme": "wse-hmac-sha256", "message": "wse-hmac-sha256:1767225600:4f…:9c…"}
+    quest     {"scheme": "wse-hmac-sha256", "message": "wse-hmac-sha256:5181.204:4f…:9c…"}
     response  hex(hmac_sha256(secret, quest.message))
 """
 
@@ -30,29 +31,51 @@ Secret = str | bytes
 SecretLookup = Callable[[Any], "Secret | Awaitable[Secret | None] | None"]
 
 
-def _key(secret: Secret) -> bytes:
-    return secret.encode("utf-8") if isinstance(secret, str) else bytes(secret)
+def _key(secret: object) -> bytes:
+    """The key of an HMAC.
+
+    Raises:
+        TypeError: It is not a non-empty ``str`` or ``bytes``. An empty key proves nothing, and
+            ``bytes()`` would turn False, 0 and every int into zeros that anybody can guess.
+    """
+    if not isinstance(secret, (str, bytes)) or not secret:
+        what = "an empty one" if isinstance(secret, (str, bytes)) else type(secret).__name__
+        raise TypeError(f"a secret is a non-empty str or bytes, not {what}")
+    return secret.encode("utf-8") if isinstance(secret, str) else secret
 
 
 def _digest_of(identity: Any) -> str:
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), default=repr)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    try:
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"), default=repr)
+    except TypeError:  # keys that JSON does not have, or that do not sort: MessagePack's bytes
+        text = repr(identity)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 class HmacChallenge:
     """The server's side: ``server.use_challenge(HmacChallenge(secret_of))``.
 
-    The server asks it for a quest, and checks the answer with it before ``identify`` runs, so that
-    ``identify`` sees only clients that proved themselves. Unknown identities get a quest too, so
-    that nobody learns which exist.
+    It makes the quest, and checks the answer before ``identify`` runs, so that ``identify`` is
+    only called for clients that have proved to know their secret. Unknown identities get a quest,
+    too, so that nobody learns which identities exist.
 
     Args:
-        secret_of: Gives the secret of an identity, or None for an unknown one. A plain or a
-            coroutine function.
-        lifetime: Seconds within which the answer must come.
+        secret_of: Returns the secret of an identity, a non-empty ``str`` or ``bytes``, or None
+            for an unknown identity. A plain or a coroutine function; ``dict.get`` will do: an
+            identity that cannot be a key, such as a list, counts as unknown. With any other
+            result the client is refused, and a `TypeError` goes to the ``error`` signal.
+        lifetime: Seconds within which the answer must arrive.
 
     Raises:
-        TypeError: ``secret_of`` is no function.
+        TypeError: ``secret_of`` is not a function.
         ValueError: The lifetime is not above 0.
     """
 
@@ -67,21 +90,35 @@ class HmacChallenge:
     def __call__(self, auth: AuthRequest) -> dict[str, Any]:
         """A fresh quest for this request."""
         nonce = secrets.token_hex(32)
-        message = f"{SCHEME}:{time.time():.3f}:{nonce}:{_digest_of(auth.identity)}"
+        message = f"{SCHEME}:{time.monotonic():.3f}:{nonce}:{_digest_of(auth.identity)}"
         return {"scheme": SCHEME, "message": message}
 
     def verify(self, auth: AuthRequest) -> bool | Awaitable[bool]:
         """Whether the client's answer is right, in time, and for this identity.
 
-        Awaitable where the function that finds the secret is a coroutine function.
+        Awaitable where ``secret_of`` is a coroutine function.
+
+        Raises:
+            TypeError: ``secret_of`` returned what is neither a secret nor None.
         """
-        found = self._secret_of(auth.identity)
+        try:
+            found = self._secret_of(auth.identity)
+        except TypeError:
+            if _is_hashable(auth.identity):
+                raise
+            found = None  # no mapping has such a key
         if inspect.isawaitable(found):
             return self._verify_later(auth, found)
         return self._matches(auth, found)
 
     async def _verify_later(self, auth: AuthRequest, found: Awaitable[Secret | None]) -> bool:
-        return self._matches(auth, await found)
+        try:
+            secret = await found
+        except TypeError:
+            if _is_hashable(auth.identity):
+                raise
+            secret = None
+        return self._matches(auth, secret)
 
     def _matches(self, auth: AuthRequest, secret: Secret | None) -> bool:
         challenge = auth.challenge
@@ -89,20 +126,23 @@ class HmacChallenge:
             return False
         message: str = challenge.quest["message"]
         _, stamp, _, digest = message.split(":")
-        age = time.time() - float(stamp)
-        # An unknown identity costs the same work as a wrong answer.
+        age = time.monotonic() - float(stamp)
+        # An unknown identity costs as much time as a wrong answer.
         key = _key(secret) if secret is not None else secrets.token_bytes(32)
         expected = hmac.new(key, message.encode("ascii"), hashlib.sha256).hexdigest()
         given = challenge.response.encode("utf-8", "replace")
         right = hmac.compare_digest(expected.encode("ascii"), given)
         bound = hmac.compare_digest(digest, _digest_of(auth.identity))
-        return right and bound and secret is not None and -1.0 <= age <= self._lifetime
+        return right and bound and secret is not None and age <= self._lifetime
 
 
 class HmacSolver:
     """The client's side: ``client.challenge(HmacSolver(secret))``.
 
-    It signs quests of this scheme only, so a hostile server cannot have other texts signed.
+    It signs quests of this scheme only, so that a hostile server cannot have other texts signed.
+
+    Raises:
+        TypeError: The secret is not a non-empty ``str`` or ``bytes``.
     """
 
     def __init__(self, secret: Secret) -> None:

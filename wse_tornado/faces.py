@@ -10,7 +10,7 @@ from .core.hub import Hub
 from .core.server_connection import ServerConnection
 from .core.users import User, View
 from .errors import Status
-from .events import Channel
+from .events import ClientChannel, ClientHandler, ServerChannel, ServerHandler
 from .signals import ClientSignals, ServerSignals
 
 __all__ = ["ClientFace", "ConnectionFace", "IdentityFace", "ServerFace"]
@@ -18,8 +18,6 @@ __all__ = ["ClientFace", "ConnectionFace", "IdentityFace", "ServerFace"]
 C = TypeVar("C")
 U = TypeVar("U")
 Challenge1 = TypeVar("Challenge1", bound=Callable[[Any], Any])
-Procedure1 = TypeVar("Procedure1", bound=Callable[[Any], Any])
-Procedure2 = TypeVar("Procedure2", bound=Callable[[Any, Any], Any])
 
 
 class ConnectionFace(Generic[U]):
@@ -103,7 +101,7 @@ class ServerFace(Generic[U]):
         return self._hub.when
 
     @property
-    def channel(self) -> Channel:
+    def channel(self) -> ServerChannel:
         """Handlers of messages: ``@server.channel.on("type")``, called with ``(conn, payload)``."""
         return self._hub.shared.channel
 
@@ -127,11 +125,11 @@ class ServerFace(Generic[U]):
         return fn
 
     @overload
-    def register(self, name: str, fn: Procedure2, *, inline: bool = False) -> Procedure2: ...
+    def register(self, name: str, fn: ServerHandler, *, inline: bool = False) -> ServerHandler: ...
     @overload
     def register(
         self, name: str, fn: None = None, *, inline: bool = False
-    ) -> Callable[[Procedure2], Procedure2]: ...
+    ) -> Callable[[ServerHandler], ServerHandler]: ...
     def register(
         self, name: str, fn: Callable[..., Any] | None = None, *, inline: bool = False
     ) -> Any:
@@ -200,7 +198,7 @@ class ClientFace:
         return self._connector.when
 
     @property
-    def channel(self) -> Channel:
+    def channel(self) -> ClientChannel:
         """Handlers of messages: ``@client.channel.on("type")``, called with ``(payload)``."""
         return self._connector.shared.channel
 
@@ -221,11 +219,11 @@ class ClientFace:
         return fn
 
     @overload
-    def register(self, name: str, fn: Procedure1, *, inline: bool = False) -> Procedure1: ...
+    def register(self, name: str, fn: ClientHandler, *, inline: bool = False) -> ClientHandler: ...
     @overload
     def register(
         self, name: str, fn: None = None, *, inline: bool = False
-    ) -> Callable[[Procedure1], Procedure1]: ...
+    ) -> Callable[[ClientHandler], ClientHandler]: ...
     def register(
         self, name: str, fn: Callable[..., Any] | None = None, *, inline: bool = False
     ) -> Any:

@@ -1,4 +1,4 @@
-"""Message <-> wire: what one WebSocket message says, without any socket (WIRE.md section 2)."""
+"""Packing and unpacking of one WebSocket message, without I/O (docs/wire.md section 2)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .errors import ErrorCode, NotSerializable, WseError, text_of
+from .errors import ErrorCode, NotSerializable, WseError, printable, text_of
+from .values import Default, common_types, find_refused
 
-__all__ = ["InternalTypes", "JsonProtocol", "Message", "Protocol"]
+__all__ = ["InternalTypes", "JsonProtocol", "Message", "Protocol", "common_types"]
 
 RESERVED_PREFIX = "~wse:"
 
 
 class Message(NamedTuple):
-    """A message as ``receive`` hands it out: ``message.type`` and ``message.payload``."""
+    """A message as ``receive`` returns it: ``message.type`` and ``message.payload``."""
 
     type: Any
     payload: Any
@@ -25,7 +26,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class InternalTypes:
-    """The types that the library itself sends; a custom protocol may use other hashable values."""
+    """The types of the library's own messages; a custom protocol may use other hashable values."""
 
     hi: Hashable = "~wse:hi"
     challenge: Hashable = "~wse:challenge"
@@ -54,7 +55,7 @@ class InternalTypes:
 
 
 class Protocol(ABC):
-    """How messages are written. Subclass it to speak another format on both ends.
+    """The format of messages. Subclass it to use another format on both ends.
 
     ``pack`` and ``unpack`` may be called from any thread and must not keep state between calls.
 
@@ -62,30 +63,58 @@ class Protocol(ABC):
         name: The WebSocket subprotocol offered and selected (RFC 6455 section 1.9).
         internal_types: The types of the library's own messages: an `InternalTypes`, or a mapping
             with its keys (missing ones keep their default).
+        carries_extra: Whether messages can have a fourth element (docs/wire.md 8). A subclass
+            that overrides ``pack`` or ``unpack`` cannot, unless it says so itself and has
+            ``pack_extra`` and ``unpack_extra``.
     """
 
     name: str
     internal_types: InternalTypes | Mapping[str, Hashable] = InternalTypes()
+    carries_extra: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "carries_extra" not in own and ("pack" in own or "unpack" in own):
+            cls.carries_extra = False
 
     @abstractmethod
     def pack(self, type: Any, payload: Any = None, stamp: Any = None) -> str | bytes:
-        """Write one message: ``str`` becomes a text frame, ``bytes`` a binary one.
+        """Encode one message: ``str`` is sent as a text frame, ``bytes`` as a binary one.
 
         Raises:
-            Exception: Anything; the caller of ``send`` gets it as `NotSerializable`.
+            Exception: Any; the caller of ``send`` gets it as `NotSerializable`.
         """
 
     @abstractmethod
     def unpack(self, data: str | bytes) -> tuple[Any, Any, Any]:
-        """Read one message: ``(type, payload, stamp)``.
+        """Decode one message: ``(type, payload, stamp)``.
 
         Raises:
-            Exception: Anything; the message counts as one that does not decode.
+            Exception: Any; the message counts as one that does not decode.
         """
+
+    def pack_extra(self, type: Any, payload: Any, stamp: Any, extra: dict[str, Any]) -> str | bytes:
+        """Encode one message with a fourth element. Called only where ``carries_extra`` is true.
+
+        Raises:
+            Exception: Any, as with ``pack``.
+        """
+        raise NotImplementedError
+
+    def unpack_extra(self, data: str | bytes) -> tuple[Any, Any, Any, dict[str, Any] | None]:
+        """Decode one message: ``(type, payload, stamp, extra)``; ``extra`` is None where there is
+        no fourth element, or one that is not an object. Called only where ``carries_extra`` is
+        true.
+
+        Raises:
+            Exception: Any, as with ``unpack``.
+        """
+        raise NotImplementedError
 
 
 def internal_types_of(protocol: Protocol) -> InternalTypes:
-    """The protocol's internal types, whichever way it declares them."""
+    """The protocol's internal types, however it declares them."""
     declared = protocol.internal_types
     return declared if isinstance(declared, InternalTypes) else InternalTypes(**declared)
 
@@ -108,14 +137,23 @@ def check_protocol(protocol: Protocol | None) -> Protocol:
     return protocol
 
 
-def encode(protocol: Protocol, type: Any, payload: Any, stamp: Any = None) -> tuple[bytes, bool]:
-    """Pack one message into the bytes of its frame and whether that frame is binary.
+def encode(
+    protocol: Protocol,
+    type: Any,
+    payload: Any,
+    stamp: Any = None,
+    extra: dict[str, Any] | None = None,
+) -> tuple[bytes, bool]:
+    """Pack one message into the payload of its frame, and whether that frame is binary.
 
     Raises:
-        NotSerializable: The protocol cannot write it.
+        NotSerializable: The protocol cannot encode it.
     """
     try:
-        packed = protocol.pack(type, payload, stamp)
+        if extra is None:
+            packed = protocol.pack(type, payload, stamp)
+        else:
+            packed = protocol.pack_extra(type, payload, stamp, extra)
         if packed.__class__ is str:
             return packed.encode("utf-8"), False
         if isinstance(packed, str):
@@ -133,17 +171,48 @@ def encode(protocol: Protocol, type: Any, payload: Any, stamp: Any = None) -> tu
         ) from exc
 
 
+def refused(
+    what: str,
+    type: Any,
+    payload: Any,
+    exc: Exception,
+    write: Default,
+    default: Default | None,
+    format: str,
+) -> NotSerializable:
+    """The error for a payload that ``write`` cannot write: where, what, and how to write it."""
+    found = find_refused(payload, exc, write, default, format)
+    return NotSerializable(
+        ErrorCode.NOT_SERIALIZABLE,
+        {"type": type, "at": found.at},
+        f"the payload of {type!r} cannot be {what}: {found.why}",
+    )
+
+
+def check_default(default: Default | None) -> Default | None:
+    """What a protocol is to write values of other types with.
+
+    Raises:
+        TypeError: It is not a function.
+    """
+    if default is not None and not callable(default):
+        raise TypeError(f"default= takes a function, such as common_types, not {default!r}")
+    return default
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def json_encoder() -> Callable[[Any, int], Iterable[str]]:
-    """What writes compact JSON, in pieces: the ``json`` module's encoder.
+def json_encoder(default: Default | None = None) -> Callable[[Any, int], Iterable[str]]:
+    """A writer of compact JSON, in pieces: the ``json`` module's encoder.
 
-    ``JSONEncoder.encode`` builds its C encoder anew for each call, which costs more than encoding
-    a short message does. Where that encoder can be kept and writes the same, it is.
+    ``JSONEncoder.encode`` builds a new C encoder at each call, which costs more than encoding a
+    short message. The C encoder is kept where that is possible and its output is the same.
     """
-    documented = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    documented = json.JSONEncoder(
+        ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=default
+    )
     sample = ("t\u20ac", {"a": [1, 2.5, None, True], "b": "\n"}, None)
     try:
         module: Any = json.encoder
@@ -158,15 +227,15 @@ def json_encoder() -> Callable[[Any, int], Iterable[str]]:
 
 
 def json_decoder() -> Callable[[str], Any]:
-    """What reads JSON: the ``json`` module's decoder; NaN and the infinities are no JSON."""
+    """A reader of JSON: the ``json`` module's decoder, which refuses NaN and the infinities."""
     return json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def fast_json_decoder() -> Callable[[str], Any] | None:
-    """msgspec's decoder, where it is installed; it is faster on short texts.
+    """msgspec's decoder, if it is installed; it is faster on short texts.
 
-    Where it has a result, that is the result of `json_decoder` (numbers beyond 64 bits are read
-    by the hook). What it refuses is for `json_decoder` to judge.
+    What it returns is what `json_decoder` returns (the hook reads numbers beyond 64 bits). What it
+    refuses is decoded again by `json_decoder`, which decides.
     """
     try:
         import msgspec
@@ -186,15 +255,25 @@ def _number(text: str) -> int | float:
 class JsonProtocol(Protocol):
     """The default protocol: compact JSON arrays ``[type, payload, stamp]`` in text frames.
 
-    Values come and go as the ``json`` module of Python maps them. ``NaN`` and the infinities are
-    neither written nor read. A lone surrogate in a string is written as its ``\\uXXXX`` escape,
-    as ``JSON.stringify`` does.
+    Values are mapped as Python's ``json`` module does. ``NaN`` and the infinities are neither
+    written nor read. A lone surrogate in a string is written as its ``\\uXXXX`` escape, as
+    ``JSON.stringify`` does.
+
+    Args:
+        default: Called for values that JSON does not have; returns one that it has. Take
+            `wse_tornado.protocol.common_types` for dates, dataclasses, numpy arrays and others, or
+            a function that ends in ``return common_types(value)``.
+
+    Raises:
+        TypeError: ``default`` is not a function.
     """
 
     name = "wse-default-json"
+    carries_extra = True
 
-    def __init__(self) -> None:
-        self._encode = json_encoder()
+    def __init__(self, default: Default | None = None) -> None:
+        self._default = check_default(default)
+        self._encode = json_encoder(default)
         self._decode = json_decoder()
         self._decode_fast = fast_json_decoder()
 
@@ -202,34 +281,45 @@ class JsonProtocol(Protocol):
         """Write ``[type,payload,stamp]``.
 
         Raises:
-            NotSerializable: JSON cannot hold the payload, or the type is no string.
+            NotSerializable: JSON cannot represent the payload (the error says which part of it),
+                or the type is not a string.
         """
         if not isinstance(type, str):
             raise NotSerializable(
                 ErrorCode.NOT_SERIALIZABLE,
                 {"type": type},
-                f"the type of a message is a string in {self.name}, not {type!r}",
+                f"the type of a message is a string in {self.name}, not {printable(repr(type))}",
             )
         try:
             text = "".join(self._encode((type, payload, stamp), 0))
-        except (TypeError, ValueError, RecursionError, OverflowError) as exc:
-            raise NotSerializable(
-                ErrorCode.NOT_SERIALIZABLE,
-                {"type": type},
-                f"the payload of {type!r} cannot be written as JSON: {exc}",
+        except Exception as exc:  # whatever `default` raises, too
+            raise refused(
+                "written as JSON", type, payload, exc, self._write, self._default, "JSON"
             ) from exc
         if text.isascii():
             return text
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            # Only lone surrogates fail, and they can only stand inside JSON strings, where the
+            # Only lone surrogates fail, and they can only occur inside JSON strings, where the
             # escape that backslashreplace writes is the JSON escape.
             return text.encode("utf-8", "backslashreplace").decode("utf-8")
         return text
 
+    def _write(self, value: Any) -> str:
+        return "".join(self._encode(value, 0))
+
+    def pack_extra(self, type: Any, payload: Any, stamp: Any, extra: dict[str, Any]) -> str:
+        """Write ``[type,payload,stamp,extra]``.
+
+        Raises:
+            NotSerializable: As with ``pack``.
+            ValueError: ``extra`` cannot be written.
+        """
+        return f"{self.pack(type, payload, stamp)[:-1]},{self._write(extra)}]"
+
     def decode(self, text: str) -> Any:
-        """Read any JSON text.
+        """Read a JSON text.
 
         Raises:
             ValueError: It is not JSON.
@@ -260,3 +350,36 @@ class JsonProtocol(Protocol):
                 raise ValueError("the type of a message is a string")
             message_type = None
         return message_type, message[1] if size > 1 else None, message[2] if size > 2 else None
+
+    def unpack_extra(self, data: str | bytes) -> tuple[Any, Any, Any, dict[str, Any] | None]:
+        """As ``unpack``, with the fourth element if it is an object.
+
+        Raises:
+            ValueError: As with ``unpack``.
+            RecursionError: As with ``unpack``.
+        """
+        message = self.decode(data if isinstance(data, str) else str(data, "utf-8"))
+        return split_extra(message)
+
+
+def split_extra(message: Any) -> tuple[Any, Any, Any, dict[str, Any] | None]:
+    """The four elements of a decoded array.
+
+    Raises:
+        ValueError: It is not an array that a message can be.
+    """
+    if type(message) is not list or not message:
+        raise ValueError("a message is an array of one to four elements")
+    message_type = message[0]
+    if type(message_type) is not str:
+        if message_type:
+            raise ValueError("the type of a message is a string")
+        message_type = None
+    size = len(message)
+    extra = message[3] if size > 3 else None
+    return (
+        message_type,
+        message[1] if size > 1 else None,
+        message[2] if size > 2 else None,
+        extra if type(extra) is dict else None,
+    )

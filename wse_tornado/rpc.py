@@ -1,16 +1,16 @@
-"""Calls in both directions, without I/O: procedures of this end, pending calls to the other.
+"""Calls in both directions, without I/O: the procedures of this end and its pending calls.
 
-Stamps, answers and the mapping of errors are those of WIRE.md section 4.
+Stamps, answers and the mapping of errors follow docs/wire.md section 4.
 """
 
 from __future__ import annotations
 
-import secrets
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
+from .entropy import new_token
 from .errors import (
     ErrorCode,
     RpcDisconnected,
@@ -22,7 +22,7 @@ from .errors import (
     origin_of,
     text_of,
 )
-from .events import Handler, check_handler, check_user_type
+from .events import Handler, check_handler, check_user_type, is_generator_callable
 
 __all__ = ["PendingCalls", "Procedures"]
 
@@ -43,17 +43,27 @@ class Procedures(Mapping[str, Handler]):
         self.by_name: dict[str, Handler] = {}
         self._lock = threading.Lock()
 
+    @overload
+    def register(self, name: str, fn: F, *, inline: bool = ...) -> F: ...
+    @overload
+    def register(self, name: str, fn: None = None, *, inline: bool = ...) -> Callable[[F], F]: ...
     def register(self, name: str, fn: F | None = None, *, inline: bool = False) -> Any:
         """Answer calls of ``name`` with what ``fn`` returns; a decorator when ``fn`` is left out.
 
         Raises:
             ValueError: The name is not a non-empty string, or belongs to the library.
             WseError: RP_ALREADY_REGISTERED, the name is taken.
-            TypeError: The function cannot be called with what it will be given.
+            TypeError: The function cannot be called with the arguments of a call, or is a
+                generator function.
         """
         check_rpc_name(name)
         if fn is None:
             return lambda fn: self.register(name, fn, inline=inline)
+        if is_generator_callable(fn):
+            raise TypeError(
+                f"the procedure {name!r}: generators are not supported as procedures yet; "
+                "return a list"
+            )
         check_handler(fn, self._params, f"the procedure {name!r}")
         with self._lock:
             if name in self.by_name:
@@ -90,22 +100,23 @@ class Procedures(Mapping[str, Handler]):
 
 
 def check_rpc_name(name: Any) -> None:
-    """Refuse a name that cannot be a procedure's.
+    """Refuse what cannot be the name of a procedure.
 
     Raises:
         ValueError: It is not a non-empty string, or it belongs to the library.
     """
     if name.__class__ is str and name and name[0] != "~":
-        return  # what nearly all names are
+        return  # fast path: nearly all names
     if not isinstance(name, str) or not name:
-        raise ValueError(f"the name of a procedure is a non-empty string, not {name!r}")
+        hint = '; give it first, as in @register("add")' if callable(name) else ""
+        raise ValueError(f"the name of a procedure is a non-empty string, not {name!r}{hint}")
     check_user_type(name, {}, "procedure")
 
 
 class PendingCalls:
-    """Calls of one connection that wait for their answers.
+    """The calls of one connection that wait for their answers.
 
-    A stamp means something on its own connection only, so each connection has its own table.
+    A stamp is only valid on its own connection, so each connection has its own table.
     """
 
     __slots__ = ("_calls",)
@@ -119,18 +130,19 @@ class PendingCalls:
     def __contains__(self, stamp: object) -> bool:
         return stamp in self._calls
 
-    def add(self, rpc: str, stamp: str, resolve: Resolve) -> None:
+    def add(self, name: str, stamp: str, resolve: Resolve) -> None:
         """Wait for the answer with this stamp.
 
         Args:
-            rpc: The procedure called.
-            stamp: What `new_stamp` made.
+            name: The procedure called.
+            stamp: What `new_stamp` returned.
             resolve: Called once, with the result and None, or with None and the error.
         """
-        self._calls[stamp] = (rpc, resolve)
+        self._calls[stamp] = (name, resolve)
 
     def resolve(self, stamp: Any, result: Any) -> bool:
-        """The call succeeded. False if nobody waits for that stamp (WIRE.md 4: drop it)."""
+        """The call succeeded. False if no call waits for that stamp, so that the answer is to be
+        dropped (docs/wire.md 4)."""
         call = self._calls.pop(stamp, None) if isinstance(stamp, str) else None
         if call is None:
             return False
@@ -138,7 +150,8 @@ class PendingCalls:
         return True
 
     def reject(self, stamp: Any, error: Any) -> bool:
-        """The other end answered with an error payload, whatever its form."""
+        """The call failed: the other end answered with this error payload, of whatever form.
+        False if no call waits for that stamp."""
         call = self._calls.pop(stamp, None) if isinstance(stamp, str) else None
         if call is None:
             return False
@@ -146,63 +159,49 @@ class PendingCalls:
         return True
 
     def forget(self, stamp: str) -> bool:
-        """Nobody waits any more; a late answer will be dropped. False if it was answered."""
+        """Stop waiting; a late answer will be dropped. False if the call has been answered."""
         return self._calls.pop(stamp, None) is not None
 
     def fail_all(self, code: int, reason: str) -> None:
-        """The connection ended: every waiter gets `RpcDisconnected` now."""
+        """The connection ended: fail every pending call with `RpcDisconnected`."""
+        # Replace the table first: a call that `resolve` makes belongs to the next one. The copy
+        # is for a thread that read the old table just before and is adding to it.
         calls, self._calls = self._calls, {}
-        for rpc, resolve in list(calls.values()):  # another thread may be adding
-            resolve(None, disconnected_error(rpc, code, reason, sent=True))
+        for name, resolve in list(calls.values()):
+            resolve(None, disconnected_error(name, code, reason, sent=True))
 
 
-class _Stamps:
-    """Stamps, drawn from the system's entropy in blocks."""
-
-    __slots__ = ("_fresh",)
-
-    def __init__(self) -> None:
-        self._fresh: list[str] = []
-
-    def __call__(self, prefix: str = "") -> str:
-        """A stamp nobody can guess, and that two calls do not share: ten characters of 40 random
-        bits (a thousand calls in flight collide once in two million). Any thread."""
-        while True:
-            try:
-                return prefix + self._fresh.pop()
-            except IndexError:
-                block = secrets.token_hex(5 * 64)
-                self._fresh.extend(block[i : i + 10] for i in range(0, 640, 10))
+def new_stamp(prefix: str = "") -> str:
+    """A stamp that nobody can guess and that no other pending call has: ten characters of 40 random
+    bits (among a thousand pending calls, two collide once in two million). Any thread."""
+    return prefix + new_token()
 
 
-new_stamp = _Stamps()
-
-
-def timeout_error(rpc: str, seconds: float) -> RpcTimeout:
-    """What a call raises when its time is over."""
+def timeout_error(name: str, seconds: float) -> RpcTimeout:
+    """What a call raises when its time-out expires."""
     return RpcTimeout(
-        rpc,
+        name,
         ErrorCode.RP_TIMEOUT,
-        {"rpc": rpc, "timeout": seconds},
-        f"no answer to the call of {rpc!r} within {seconds:g} s",
+        {"rpc": name, "timeout": seconds},
+        f"no answer to the call of {name!r} within {seconds:g} s",
     )
 
 
-def disconnected_error(rpc: str, code: int, reason: str, *, sent: bool) -> RpcDisconnected:
-    """What a call raises when its connection ends (WIRE.md 5)."""
-    tail = "before the answer came" if sent else "before the call was sent"
+def disconnected_error(name: str, code: int, reason: str, *, sent: bool) -> RpcDisconnected:
+    """What a call raises when its connection ends (docs/wire.md 5)."""
+    when = "before the answer came" if sent else "before the call was sent"
     why = f"{code} {reason}".strip()
     return RpcDisconnected(
-        rpc,
+        name,
         ErrorCode.RP_DISCONNECT,
         {"disconnected": [code, reason]},
-        f"the connection ended ({why}) {tail}: {rpc!r}",
+        f"the connection ended ({why}) {when}: {name!r}",
         sent=sent,
     )
 
 
-def error_from_payload(rpc: str, payload: Any) -> RpcError:
-    """Read an error answer, however odd, so that the caller always gets an error."""
+def error_from_payload(name: str, payload: Any) -> RpcError:
+    """Read an error answer of any form, so that the caller always gets an error."""
     fields: dict[str, Any] = payload if isinstance(payload, dict) else {}
     code = fields.get("code")
     if not isinstance(code, str) or not code:
@@ -217,32 +216,45 @@ def error_from_payload(rpc: str, payload: Any) -> RpcError:
     for key, value in fields.items():
         if key not in ("code", "details", "message"):
             details.setdefault(key, value)
-    text = fields.get("message")
     if code == ErrorCode.RP_NOT_REGISTERED:
-        return RpcNotRegistered(rpc, code, details, f"the other end has no procedure named {rpc!r}")
-    if isinstance(text, str) and text:
-        return RpcFailed(rpc, code, details, f"{rpc!r} failed at the other end: {text}")
-    return RpcFailed(rpc, code, details, f"{rpc!r} failed at the other end: {code}")
+        text = f"the other end has no procedure named {name!r}"
+        return RpcNotRegistered(name, code, details, text)
+    cause = _cause_in(fields.get("message"), details.get("origin")) or code
+    return RpcFailed(name, code, details, f"{name!r} failed at the other end: {cause}")
+
+
+def _cause_in(message: Any, origin: Any) -> str:
+    """What failed at the other end, with the exception's type as a traceback's last line has it:
+    ``KeyError: 'b'``. The text alone, which is all of ``str(KeyError("b"))``, says too little."""
+    text = message if isinstance(message, str) else ""
+    kind = origin.get("name") if isinstance(origin, dict) else None
+    if not isinstance(kind, str) or not kind or text.startswith(kind):
+        return text
+    if not text or not origin.get("message", text):
+        return kind
+    return f"{kind}: {text}"
 
 
 def payload_from_error(
-    rpc: str, exc: BaseException, *, expose: bool, call_payload: Any = None
+    name: str, exc: BaseException, *, expose: bool, call_payload: Any = None
 ) -> dict[str, Any]:
-    """The payload of an error answer (WIRE.md 4).
+    """The payload of an error answer (docs/wire.md 4).
 
     Args:
-        rpc: The procedure that raised.
+        name: The procedure that raised.
         exc: What it raised.
-        expose: Also tell the stack and the call's own payload.
+        expose: Also send the traceback and the call's own payload.
         call_payload: That payload.
     """
     details: dict[str, Any]
-    if isinstance(exc, WseError):
-        details = {**exc.details}
-        details.setdefault("rpc", rpc)
-        answer: dict[str, Any] = {"code": exc.code, "details": details}
+    # A procedure that lets the RpcNotRegistered of a nested call out does exist itself, so this
+    # code, which says that the called one does not, must not be sent for it.
+    if isinstance(exc, WseError) and exc.code != ErrorCode.RP_NOT_REGISTERED:
+        details = dict(exc.details) if isinstance(exc.details, Mapping) else {}
+        details.setdefault("rpc", name)
+        answer: dict[str, Any] = {"code": str(exc.code), "details": details}
     else:
-        details = {"origin": origin_of(exc), "rpc": rpc}
+        details = {"origin": origin_of(exc), "rpc": name}
         answer = {
             "code": str(ErrorCode.RP_EXECUTION_FAILED),
             "message": text_of(exc) or "Unexpected error",

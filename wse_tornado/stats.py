@@ -1,6 +1,6 @@
-"""What is counted, always on. Pure data: plain numbers, bumped on the loop thread.
+"""The counters behind ``stats()``, always on. Plain numbers, incremented on the loop thread.
 
-What threads send without the loop is counted by its transport and added when asked for.
+What other threads send directly is counted by the transport and added when ``stats()`` is called.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from .errors import Reason
 
 __all__ = ["Counters"]
 
-_KNOWN_REASONS = frozenset(reason.value for reason in Reason)
+_KNOWN_REASONS = frozenset(reason.value for reason in Reason if reason)
 
 
 class Counters:
-    """Totals of one server or one client since it was made."""
+    """Totals of one server or one client since it was created."""
 
     __slots__ = (
         "bytes_in",
@@ -41,8 +41,8 @@ class Counters:
         self.closings: dict[str, int] = {}
 
     def closed(self, code: int, reason: str) -> None:
-        """A connection ended. Reasons of the peer's own making count by their code alone, so that
-        no peer decides how many keys there are."""
+        """A connection ended. Only known reasons become part of the key, so that peers cannot add
+        any number of keys."""
         key = f"{code} {reason}" if reason in _KNOWN_REASONS else str(code)
         self.closings[key] = self.closings.get(key, 0) + 1
 

@@ -242,7 +242,7 @@ class Served:
             ConnectionNotReady: The server does not run.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
-        return self._each(lambda conn: conn._cut(CloseCode.ABNORMAL, ""), cid, "drop")
+        return self._each(lambda conn: conn._cut(CloseCode.ABNORMAL_CLOSURE, ""), cid, "drop")
 
     def close(self, code: int, reason: str = "", cid: Any = None) -> int:
         """Close connections with a code of your choice.

@@ -32,6 +32,6 @@ def abort(client: Any) -> None:
         client._connector.abort()
 
 
-def cut(conn: Any) -> None:
+def cut_connection(conn: Any) -> None:
     """Cut the socket of an async server's connection."""
     conn._conn.abort()

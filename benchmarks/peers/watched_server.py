@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import random
 import sys
+from functools import partial
 from typing import Any
 
 from ..control import on_loop, resident_bytes, serve
 from . import flavour
-from .inside import cut, objects
+from .inside import cut_connection, objects
 from .servers import HOST, judge, listen
 
 run = flavour.choose(sys.argv[1])
@@ -94,7 +95,7 @@ def disturb(share: float) -> int:
             for conn in tuple(client.conns.values()):
                 if random.random() < share:
                     cut += 1
-                    random.choice((lambda: cut(conn), conn.drop, client.drop))()
+                    random.choice((partial(cut_connection, conn), conn.drop, client.drop))()
     return cut
 
 

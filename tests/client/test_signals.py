@@ -60,7 +60,8 @@ async def test_late_subscribers_get_the_last_ready_and_updated() -> None:
 
 
 def test_subscribing_needs_no_loop() -> None:
-    client = AsyncWseClient("ws://localhost:4200")
+    urls: list[str] = []
+    client = AsyncWseClient(lambda: urls[0])
     seen: list[Any] = []
     client.when.updated(seen.append)
 
@@ -70,7 +71,7 @@ def test_subscribing_needs_no_loop() -> None:
 
     async def main() -> None:
         async with listening() as server:
-            client._url = url_of(server)
+            urls.append(url_of(server))
             await client.connect("alice")
             await client.close()
 

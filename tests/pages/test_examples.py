@@ -70,7 +70,7 @@ set one with client.challenge(fn)
         a client of the default protocol: the server does not speak 'wse-default-json'
     """,
     "error_handling.py": """
-        RpcFailed: 'divide' failed at the other end: division by zero
+        RpcFailed: 'divide' failed at the other end: ZeroDivisionError: division by zero
         RpcFailed: shop.sold-out - back on Monday
         RpcNotRegistered: the other end has no procedure named 'subtract'
         RpcTimeout: no answer to the call of 'wait' within 0.2 s

@@ -36,7 +36,7 @@ def test_every_cell_runs_and_tells():
         "1.0",
         "[0, 1, 2, 3, 4]",
         "5",
-        "'measure' failed at the other end: 'angle'",
+        "'measure' failed at the other end: KeyError: 'angle'",
         "Message(type='done', payload=None)",
     ):
         assert line in done.stdout

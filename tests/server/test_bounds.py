@@ -31,7 +31,9 @@ from ..support.loops import connected, listening
 from ..support.peer import PING, TEXT
 
 
-@pytest.mark.parametrize("limit", ["max_connections", "max_strangers", "max_strangers_per_address"])
+@pytest.mark.parametrize(
+    "limit", ["max_connections", "max_unauthenticated", "max_unauthenticated_per_address"]
+)
 def test_connections_above_the_bound_are_closed_with_1013(flavour: str, limit: str) -> None:
     with serve(flavour, limits=Limits(**{limit: 2})) as served:
         with served.peer() as first, served.peer() as second:

@@ -33,7 +33,7 @@ def test_thousands_of_attempts_do_not_overflow() -> None:
 def test_bounds_can_be_chosen() -> None:
     backoff = Backoff(initial=1, maximum=5, factor=3, lasting=0)
     assert [backoff.ceiling(attempt) for attempt in range(4)] == [1, 3, 5, 5]
-    assert repr(backoff) == "Backoff(initial=1, maximum=5, factor=3, lasting=0)"
+    assert repr(backoff) == "Backoff(initial=1, maximum=5, factor=3, lasting=0, attempts=None)"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pytest
 
 import wse_tornado
 from wse_tornado import testing
-from wse_tornado.events import Channel, Signal
 
 from ..support import seconds
 from ..support.process import TESTS, environment

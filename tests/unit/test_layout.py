@@ -16,7 +16,18 @@ PACKAGE = Path(wse_tornado.__file__).parent
 # From the bottom up: a module imports from its own layer and those before it. A layer is a module
 # or a package. To be completed where a layer is added.
 LAYERS = [
-    *["errors", "limits", "stats", "protocol", "events", "signals", "rpc", "admission"],
+    *[
+        "errors",
+        "entropy",
+        "limits",
+        "stats",
+        "values",
+        "protocol",
+        "events",
+        "signals",
+        "rpc",
+        "admission",
+    ],
     *["challenge", "backoff", "msgpack", "transport", "core", "faces", "aio", "blocking"],
     *["testing", "__init__", "cli", "__main__"],
 ]

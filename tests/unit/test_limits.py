@@ -18,7 +18,7 @@ def test_the_defaults_are_those_documented() -> None:
     assert limits.max_queue == 1000
     assert limits.max_inbox == 1000
     assert limits.max_connections == 10_000
-    assert limits.max_strangers == 1000
+    assert limits.max_unauthenticated == 1000
     assert limits.auth_timeout == 20
     assert limits.close_timeout == 3
     assert limits.heartbeat == 25

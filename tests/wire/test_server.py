@@ -408,8 +408,15 @@ KEPT_OUT = {
     "refuses": (lambda auth: auth.refuse(), False),
     "refuses slowly": (refuse_slowly, False),
     "refuses on a thread": (lambda auth: threading.Timer(0.01, auth.refuse).start(), False),
-    **{f"accepts {cid!r}": (lambda auth, cid=cid: auth.accept(cid), False) for cid in FALSY},
-    **{f"returns {cid!r}": (lambda auth, cid=cid: cid, False) for cid in ("", 0, False)},
+    # None and False are a plain no; any other falsy id is a mistake, which is explained.
+    **{
+        f"accepts {cid!r}": (
+            lambda auth, cid=cid: auth.accept(cid),
+            cid is not None and cid is not False,
+        )
+        for cid in FALSY
+    },
+    **{f"returns {cid!r}": (lambda auth, cid=cid: cid, cid is not False) for cid in ("", 0, False)},
     "returns True": (lambda auth: True, True),
     "returns a list": (lambda auth: ["unhashable"], True),
     "welcomes with an object": (lambda auth: auth.accept("user", object()), True),

@@ -79,14 +79,16 @@ class AsyncWseClient(ClientFace):
         """As `WseClient.jump`, awaited."""
         return await self._connector.jump(url, identity, meta, timeout)
 
-    async def close(self, code: int = CloseCode.NORMAL, reason: str = Reason.BY_CLIENT) -> None:
+    async def close(
+        self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = Reason.BY_CLIENT
+    ) -> None:
         """As `WseClient.close`, awaited."""
         check_closing(code, reason)
         await self._connector.close(code, reason)
 
     def drop(self, reason: str = Reason.BY_CLIENT) -> None:
         """Close with 1000 and ``reason`` without waiting for the socket."""
-        self._connector.stop(CloseCode.NORMAL, reason)
+        self._connector.stop(CloseCode.NORMAL_CLOSURE, reason)
 
     def send(self, type: Any, payload: Any = None) -> None:
         """Send a message to the server. It never waits; see `drain`.

@@ -37,7 +37,7 @@ class AsyncConnection(ConnectionFace["AsyncClientIdentity"]):
 
     def drop(self, reason: str = Reason.BY_SERVER) -> None:
         """Close this connection with 1000 and ``reason``; it is out of its user at once."""
-        self._conn.close(CloseCode.NORMAL, reason)
+        self._conn.close(CloseCode.NORMAL_CLOSURE, reason)
 
 
 class AsyncClientIdentity(IdentityFace[AsyncConnection]):

@@ -58,7 +58,7 @@ class WseHandler(WebSocketHandler):
             self.close(*refusal)
             return
         if self.selected_subprotocol != hub.shared.protocol.name:
-            self.close(CloseCode.NORMAL, Reason.PROTOCOL_ERR.value)
+            self.close(CloseCode.NORMAL_CLOSURE, Reason.PROTOCOL_ERR.value)
             return
         assert self.ws_connection is not None
         stream = self.ws_connection.stream
@@ -104,7 +104,7 @@ class WseHandler(WebSocketHandler):
             await loop.connect_accepted_socket(lambda: transport, sock)
         except OSError:  # gone already
             sock.close()
-            conn.connection_lost(CloseCode.ABNORMAL, "")
+            conn.connection_lost(CloseCode.ABNORMAL_CLOSURE, "")
             return
         await transport.finished
 

@@ -186,7 +186,7 @@ class WseClient(ClientFace):
 
         return self._run(jump, deadline, "jump", serving=True, late=ConnectTimeout)
 
-    def close(self, code: int = CloseCode.NORMAL, reason: str = Reason.BY_CLIENT) -> None:
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = Reason.BY_CLIENT) -> None:
         """Close, whatever the client is doing, and wait for its socket (``Limits.close_timeout``
         at most).
 
@@ -230,7 +230,7 @@ class WseClient(ClientFace):
             WrongThread: On a copy left by a fork.
         """
         self._loop.check_process()
-        self._loop.post(self._connector.stop, CloseCode.NORMAL, reason)
+        self._loop.post(self._connector.stop, CloseCode.NORMAL_CLOSURE, reason)
 
     def __enter__(self) -> WseClient:
         return self
@@ -240,7 +240,7 @@ class WseClient(ClientFace):
             self.close()
 
     async def _goodbye(self) -> None:
-        await self._connector.close(CloseCode.NORMAL, Reason.BY_CLIENT)
+        await self._connector.close(CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
 
     def _hold(self, what: str) -> None:
         self._loop.check_may_block(what)

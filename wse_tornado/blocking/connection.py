@@ -97,7 +97,7 @@ class Connection(ConnectionFace["ClientIdentity"]):
             WrongThread: On a copy left by a fork.
         """
         self._loop.check_process()
-        self._loop.post(self._conn.close, CloseCode.NORMAL, reason)
+        self._loop.post(self._conn.close, CloseCode.NORMAL_CLOSURE, reason)
 
 
 class ClientIdentity(IdentityFace[Connection]):

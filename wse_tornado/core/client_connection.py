@@ -14,7 +14,7 @@ from ..errors import (
     origin_of,
     text_of,
 )
-from ..events import Handler
+from ..events import ClientChannel, Handler
 from ..protocol import Message
 from ..signals import ClientSignals
 from .connection import BaseConnection, Life
@@ -56,11 +56,11 @@ class ClientConnection(BaseConnection):
     """
 
     _inbox: Inbox
-    _shared: Shared[ClientSignals]
+    _shared: Shared[ClientSignals, ClientChannel]
 
     def __init__(
         self,
-        shared: Shared[ClientSignals],
+        shared: Shared[ClientSignals, ClientChannel],
         owner: Owner,
         *,
         lane: Lane,
@@ -126,7 +126,7 @@ class ClientConnection(BaseConnection):
 
     def _give_up(self, error: WseError) -> None:
         self._owner.rejected(self, error)
-        self.close(CloseCode.NORMAL, Reason.BY_CLIENT)
+        self.close(CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
 
     def _odd_stamp(self, type: Any, payload: Any, stamp: Any) -> None:
         # An answer of the older generation: the stamp comes back as the type (docs/wire.md 6).

@@ -106,7 +106,7 @@ class BaseConnection(ABC):
 
     def __init__(
         self,
-        shared: Shared[Any],
+        shared: Shared[Any, Any],
         *,
         lane: Lane | None = None,
         first_args: tuple[Any, ...] = (),
@@ -120,7 +120,7 @@ class BaseConnection(ABC):
         self._inbox = inbox
         self.pending = PendingCalls()
         self.life = Life.OPENING
-        self.ended_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
+        self.ended_with: tuple[int, str] = (CloseCode.ABNORMAL_CLOSURE, "")
         self.latency: float | None = None
         self._send_limit = shared.limits.max_send_buffer
         self.serving = 0
@@ -149,7 +149,7 @@ class BaseConnection(ABC):
     def _bad_message(self, error: WseError) -> None:
         """The peer sent what the wire does not allow: report it and close."""
         self._report(error)
-        self.close(CloseCode.NORMAL, Reason.PROTOCOL_ERR)
+        self.close(CloseCode.NORMAL_CLOSURE, Reason.PROTOCOL_ERR)
 
     def _report(self, error: WseError) -> None:
         """A problem without a caller to raise in."""
@@ -556,7 +556,7 @@ class BaseConnection(ABC):
         if self._heard >= self._pinged or self._paused:
             self._schedule_heartbeat()
         else:
-            self._cut(CloseCode.ABNORMAL, Reason.HEARTBEAT)
+            self._cut(CloseCode.ABNORMAL_CLOSURE, Reason.HEARTBEAT)
 
     # -- the end
 
@@ -577,7 +577,7 @@ class BaseConnection(ABC):
         frame and ``Limits.close_timeout`` at most."""
         if self.life is not Life.ENDED:
             if self._transport is not None:
-                if code == CloseCode.ABNORMAL:
+                if code == CloseCode.ABNORMAL_CLOSURE:
                     self._transport.abort()
                 else:
                     self._transport.close(code, reason)

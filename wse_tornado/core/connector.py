@@ -27,7 +27,7 @@ from ..errors import (
     origin_of,
     text_of,
 )
-from ..events import Handler, Signal, check_handler, check_user_type
+from ..events import ClientChannel, Handler, Signal, check_handler, check_user_type
 from ..limits import Limits
 from ..protocol import Message, Protocol, check_protocol, encode
 from ..rpc import check_rpc_name
@@ -89,12 +89,12 @@ class Connector:
         if compression:
             offer = {} if compression is True else dict(compression)
         self.when = ClientSignals(inline=inline, replay=self._replay)
-        self.shared: Shared[ClientSignals] = Shared(
+        self.shared: Shared[ClientSignals, ClientChannel] = Shared(
             when=self.when,
+            channel=ClientChannel,
             protocol=check_protocol(protocol),
             limits=limits or Limits(),
             dispatcher=dispatcher,
-            handler_params=("payload",),
             inline=inline,
             timeout=check_timeout(timeout),
             expose_errors=expose_errors,
@@ -197,7 +197,7 @@ class Connector:
         try:
             return await asyncio.shield(settled)
         except asyncio.CancelledError:
-            self.stop(CloseCode.NORMAL, Reason.BY_CLIENT)
+            self.stop(CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
             raise
 
     async def jump(
@@ -320,7 +320,7 @@ class Connector:
             if not work.done():
                 work.cancel()
                 if self.conn is not None and self.conn.life is Life.OPENING:
-                    self.conn.close(CloseCode.NORMAL, Reason.BY_CLIENT)
+                    self.conn.close(CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
         raise ConnectTimeout(None, {}, f"{self.where} did not let the client in in time")
 
     async def _get_in(self, deadline: float) -> asyncio.Future[None]:
@@ -339,7 +339,7 @@ class Connector:
         conn, admission, over = await self._open(ws)
         tell(self.lane, self.when.connected)
         if subprotocol != shared.protocol.name:
-            conn.close(CloseCode.NORMAL, Reason.PROTOCOL_ERR)
+            conn.close(CloseCode.NORMAL_CLOSURE, Reason.PROTOCOL_ERR)
             raise ProtocolError(
                 None,
                 {"subprotocol": subprotocol},
@@ -659,9 +659,9 @@ def check_meta(meta: Any) -> None:
 def hung_up(code: int, reason: str) -> WseError:
     """Why a connection ended before it was ready."""
     details = {"code": code, "reason": reason}
-    if code == CloseCode.NORMAL and reason == Reason.NOT_AUTHORIZED:
+    if code == CloseCode.NORMAL_CLOSURE and reason == Reason.NOT_AUTHORIZED:
         return NotAuthorized(None, details, "the server refused this identity")
-    if code == CloseCode.NORMAL and reason == Reason.PROTOCOL_ERR:
+    if code == CloseCode.NORMAL_CLOSURE and reason == Reason.PROTOCOL_ERR:
         return ProtocolError(
             None, details, "the server closed with wse.protocol-error: it speaks another protocol"
         )

@@ -23,8 +23,8 @@ __all__ = ["PASSING_CODES", "Dialer", "check_url", "is_passing"]
 # Closings after which coming back makes sense (docs/wire.md 5); 1000 is final whatever its reason.
 PASSING_CODES = frozenset(
     {
-        CloseCode.NO_STATUS,
-        CloseCode.ABNORMAL,
+        CloseCode.NO_STATUS_RCVD,
+        CloseCode.ABNORMAL_CLOSURE,
         CloseCode.INTERNAL_ERROR,
         CloseCode.SERVICE_RESTART,
         CloseCode.TRY_AGAIN_LATER,
@@ -48,7 +48,7 @@ class Dialer:
 
     def __init__(
         self,
-        shared: Shared[Any],
+        shared: Shared[Any, Any],
         *,
         headers: dict[str, str],
         ssl_options: ssl.SSLContext | dict[str, Any] | None,
@@ -140,7 +140,7 @@ class Dialer:
             await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
         except BaseException:
             sock.close()
-            conn.connection_lost(CloseCode.ABNORMAL, "")
+            conn.connection_lost(CloseCode.ABNORMAL_CLOSURE, "")
             raise
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..admission import AuthRequest
 from ..errors import CloseCode, ErrorCode, Reason, WseError
-from ..events import Handler, check_handler, check_user_type
+from ..events import Handler, ServerChannel, check_handler, check_user_type
 from ..limits import Limits
 from ..protocol import Protocol, check_protocol, encode
 from ..signals import ServerSignals
@@ -65,12 +65,12 @@ class Hub:
         if not linger >= 0:
             raise ValueError(f"linger must not be below 0 seconds, not {linger!r}")
         self.when = ServerSignals(inline=inline)
-        self.shared: Shared[ServerSignals] = Shared(
+        self.shared: Shared[ServerSignals, ServerChannel] = Shared(
             when=self.when,
+            channel=ServerChannel,
             protocol=check_protocol(protocol),
             limits=limits or Limits(),
             dispatcher=dispatcher,
-            handler_params=("conn", "payload"),
             inline=inline,
             timeout=check_timeout(timeout),
             expose_errors=expose_errors,
@@ -112,8 +112,8 @@ class Hub:
             return CloseCode.SERVICE_RESTART, Reason.SERVER_STOPPING.value
         if (
             len(self.connections) >= limits.max_connections
-            or len(self.users.unauthenticated) >= limits.max_strangers
-            or self.users.unauthenticated_from(address) >= limits.max_strangers_per_address
+            or len(self.users.unauthenticated) >= limits.max_unauthenticated
+            or self.users.unauthenticated_from(address) >= limits.max_unauthenticated_per_address
         ):
             return CloseCode.TRY_AGAIN_LATER, Reason.SERVER_FULL.value
         return None
@@ -162,7 +162,7 @@ class Hub:
         conn.lane.post_all(jobs)
         devices = list(user.devices.values())
         for displaced in devices[: max(0, len(devices) - self.conn_per_user)]:
-            displaced.close(CloseCode.NORMAL, Reason.CLIENTS_CONCURRENCY)
+            displaced.close(CloseCode.NORMAL_CLOSURE, Reason.CLIENTS_CONCURRENCY)
 
     def leave(self, conn: ServerConnection, code: int, reason: str) -> None:
         """It is over for the program."""
@@ -204,7 +204,7 @@ class Hub:
     def drop(self, devices: Iterable[Device], reason: str) -> None:
         """Close devices with 1000 and ``reason``."""
         for conn in devices:
-            conn.close(CloseCode.NORMAL, reason)
+            conn.close(CloseCode.NORMAL_CLOSURE, reason)
 
     # -- watching
 

@@ -18,10 +18,9 @@ from ..admission import (
     AuthRequest,
     Reject,
     SendQuest,
-    State,
 )
-from ..errors import CloseCode, ErrorCode, Reason, WseError
-from ..events import Handler
+from ..errors import CloseCode, Reason, WseError
+from ..events import Handler, ServerChannel
 from ..protocol import Message, encode
 from ..signals import ServerSignals
 from .connection import BaseConnection, Life, TokenBucket
@@ -77,11 +76,11 @@ class ServerConnection(BaseConnection):
     """
 
     user: User
-    _shared: Shared[ServerSignals]
+    _shared: Shared[ServerSignals, ServerChannel]
 
     def __init__(
         self,
-        shared: Shared[ServerSignals],
+        shared: Shared[ServerSignals, ServerChannel],
         gate: Gate,
         make_face: Callable[[ServerConnection], Any],
         *,
@@ -140,14 +139,14 @@ class ServerConnection(BaseConnection):
                 assert gate.verify_handler is not None
                 self._ask(gate.verify_handler, auth, admission.verified)
             case AskIdentify(auth):
-                self._ask(gate.identify_handler, auth, partial(self._identified, auth))
+                self._ask(gate.identify_handler, auth, admission.identified)
             case SendQuest(quest):
                 self._send_or_reject(self._shared.types.challenge, quest)
             case Admit(cid, welcome):
                 self._admit(cid, welcome)
-            case Reject(reason):
+            case Reject(reason, code=code):
                 if reason:
-                    self.close(CloseCode.NORMAL, reason)
+                    self.close(code, reason)
 
     def _ask(self, handler: Handler, auth: AuthRequest, then: Any) -> None:
         """Run a handler of the admission; ``then`` turns its result into the next action."""
@@ -166,17 +165,6 @@ class ServerConnection(BaseConnection):
 
         self.lane.post(handler, (auth,), done)
 
-    def _identified(self, auth: AuthRequest, result: Any) -> Action | None:
-        """``identify`` returned: a client id counts as acceptance, None leaves the verdict open."""
-        if result is None or auth.decided:
-            return None
-        try:
-            auth.accept(result)
-        except Exception as exc:
-            assert self._admission is not None
-            return self._admission.failed(exc)
-        return None
-
     def _decided(self, auth: AuthRequest, verdict: Admit | Reject) -> None:
         self._shared.dispatcher.on_loop(self._judge, verdict)
 
@@ -193,7 +181,7 @@ class ServerConnection(BaseConnection):
             packed = encode(self._shared.protocol, self._shared.types.welcome, welcome)
         except WseError as exc:
             self._report(exc)
-            self.close(CloseCode.NORMAL, Reason.NOT_AUTHORIZED)
+            self.close(CloseCode.NORMAL_CLOSURE, Reason.NOT_AUTHORIZED)
             return
         self._drop_admission()
         self.identity = auth.identity
@@ -209,23 +197,12 @@ class ServerConnection(BaseConnection):
             self._send(type, payload)
         except WseError as exc:
             self._report(exc)
-            self.close(CloseCode.NORMAL, Reason.NOT_AUTHORIZED)
+            self.close(CloseCode.NORMAL_CLOSURE, Reason.NOT_AUTHORIZED)
 
     def _auth_timed_out(self) -> None:
         self._auth_timer = None
-        admission = self._admission
-        if admission is not None and admission.state is State.VALIDATING:
-            seconds = self._shared.limits.auth_timeout
-            self._report(
-                WseError(
-                    ErrorCode.AUTH_TIMEOUT,
-                    {"timeout": seconds},
-                    f"identify, or the challenge handler, gave no verdict within {seconds:g} s",
-                )
-            )
-        # Not with 1000: clients do not come back on that, and this one may only have been slow,
-        # or have met a slow server.
-        self.close(CloseCode.TRY_AGAIN_LATER, Reason.AUTH_TIMEOUT)
+        if self._admission is not None:
+            self._carry_out(self._admission.timed_out(self._shared.limits.auth_timeout))
 
     def _drop_admission(self) -> None:
         self._admission = None

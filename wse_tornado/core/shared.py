@@ -26,20 +26,21 @@ __all__ = [
 ]
 
 S = TypeVar("S")
+C = TypeVar("C", bound=Channel)
 
 # "auto" takes plain TCP connections over from Tornado; "tornado" leaves all to it.
 TransportChoice = Literal["auto", "tornado"]
 
 
-class Shared(Generic[S]):
+class Shared(Generic[S, C]):
     """What the connections of one server, or one client, have in common.
 
     Args:
         when: The signals, `ServerSignals` or `ClientSignals`.
+        channel: Makes the channel, `ServerChannel` or `ClientChannel`.
         protocol: How messages are written.
         limits: The bounds.
         dispatcher: Runs users' handlers.
-        handler_params: Names of the arguments of handlers and procedures.
         inline: Whether the loop itself runs plain handlers.
         timeout: Seconds that a call waits for its answer by default.
         expose_errors: Tell callers the traceback of a procedure that raised.
@@ -50,10 +51,10 @@ class Shared(Generic[S]):
         self,
         *,
         when: S,
+        channel: Callable[..., C],
         protocol: Protocol,
         limits: Limits,
         dispatcher: Dispatcher,
-        handler_params: tuple[str, ...],
         inline: bool,
         timeout: float,
         expose_errors: bool,
@@ -71,8 +72,8 @@ class Shared(Generic[S]):
         self.limits = limits
         self.dispatcher = dispatcher
         self.inline = inline
-        self.channel = Channel(handler_params, self.roles, inline=inline)
-        self.procedures = Procedures(handler_params, inline=inline)
+        self.channel: C = channel(self.roles, inline=inline)
+        self.procedures = Procedures(self.channel.params, inline=inline)
         self.timeout = timeout
         self.counters = Counters()
         self.on_served: set[Callable[[], None]] = set()  # told when a call of a peer has ended
