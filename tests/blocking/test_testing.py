@@ -14,7 +14,6 @@ from wse_tornado import (
     HmacSolver,
     Limits,
     NotAuthorized,
-    RpcDisconnected,
     RpcTimeout,
     WaitTimeout,
     WseServer,
@@ -258,20 +257,3 @@ def test_refuse_next_refuses_so_many_and_no_more() -> None:
             pass
         with pytest.raises(ValueError):
             served.refuse_next(-1)
-
-
-def test_a_call_that_is_cut_off_says_so() -> None:
-    with serving() as served, connect(served) as client:
-        called = threading.Event()
-        gate = threading.Event()
-
-        @served.server.register("wait")
-        def wait(conn: Any, payload: Any) -> None:
-            called.set()
-            gate.wait(seconds(10))
-
-        future = client.submit("wait")
-        assert called.wait(seconds(5))
-        served.drop()
-        assert isinstance(future.exception(seconds(5)), RpcDisconnected)
-        gate.set()

@@ -22,6 +22,8 @@ from ..support import (
     RawServer,
     let_in,
     seconds,
+    serve,
+    use,
     wait_until,
 )
 from ..support.loops import client_of, connected, listening
@@ -119,3 +121,14 @@ async def test_sending_past_the_buffer_is_refused_until_it_drains() -> None:
         await client.drain()
         client.send("block", "x")
         await client.close()
+
+
+def test_a_client_takes_messages_at_any_rate(kind: str) -> None:
+    got: list[int] = []
+    limits = Limits(message_rate=1, message_burst=1)
+    with serve("blocking") as served, use(kind, served.url, limits=limits) as used:
+        used.client.channel.on("n", got.append)
+        used.connect("ann")
+        for number in range(100):
+            served.server.broadcast("n", number)
+        wait_until(lambda: got == list(range(100)))

@@ -4,9 +4,7 @@ Whatever happens: every wait ends in time, nothing arrives twice, order is kept,
 or socket is left.
 """
 
-import asyncio
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -251,25 +249,3 @@ def test_close_ends_in_time_whatever_the_network_does(what: Any, kind: str) -> N
         while not proxy.struck.is_set():
             talk.round(used)
         # `talking` closes, with the limit that a close has
-
-
-def test_calls_of_many_are_failed_at_once_when_the_network_is_cut(kind: str) -> None:
-    release = threading.Event()
-
-    def setup(server: Any) -> None:
-        async def hang(conn: Any, payload: Any) -> None:
-            while not release.is_set():
-                await asyncio.sleep(0.01)
-
-        server.register("hang", hang)
-
-    with serve("async", setup=setup, limits=LIMITS) as served, FaultProxy(served.port) as proxy:
-        proxy.fail_next(Fault("reset", UP, after=HANDSHAKE + 300))
-        with use(kind, proxy.url, limits=LIMITS, timeout=seconds(30)) as used:
-            used.connect("ann")
-            with pytest.raises(WseError):
-                in_time(lambda: used.call("hang", "x" * 2000), 1)
-            with pytest.raises(WseError):
-                in_time(lambda: used.do(used.client.receive), 1)
-        release.set()
-        served.sockets(0)

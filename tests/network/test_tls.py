@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import trustme
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
 
 from wse_tornado import (
     ConnectionFailed,
@@ -169,3 +171,20 @@ def test_a_port_without_tls_fails_clearly(kind: str, client_tls: ssl.SSLContext)
             call_add(kind, url, ssl_options=client_tls)
         assert "\n" not in str(error.value)
         outcome(answering)
+
+
+def test_an_https_server_of_ones_own_carries_it(
+    kind: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    with serve("async") as served:
+        served.server.register("add", lambda conn, payload: sum(payload))
+
+        def mount() -> tuple[HTTPServer, int]:
+            http = HTTPServer(Application(served.server.routes("/ws")), ssl_options=server_tls)
+            http.listen(0, "127.0.0.1")
+            return http, next(iter(http._sockets.values())).getsockname()[1]
+
+        http, port = served.do(mount)
+        assert call_add(kind, f"wss://localhost:{port}/ws", ssl_options=client_tls) == 8
+        served.do(http.stop)
+        served.do(http.close_all_connections)

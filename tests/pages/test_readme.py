@@ -85,21 +85,3 @@ def test_the_code_of_a_section_runs(heading, tmp_path):
 def test_links_lead_to_files():
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text("utf-8")):
         assert (README.parent / link).exists(), link
-
-
-def test_the_headings_of_the_original_are_here():
-    headings = re.findall(r"^#+ (.+)$", README.read_text("utf-8"), re.MULTILINE)
-    for heading in (
-        "Quick Start",
-        "Server Setup",
-        "Client Setup",
-        "Challenge-Response Authentication (CRA)",
-        "Integration with Existing HTTP Servers",
-        "Custom Protocol",
-        "Error Handling",
-        "Performance Optimization",
-        "Broadcasting Messages",
-        "Multi-Device Messaging",
-        "License",
-    ):
-        assert heading in headings

@@ -224,10 +224,7 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_client_usable(what):
     assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
 
 
-@posix
-@pytest.mark.parametrize("dispatch", ["threads", "manual"])
-def test_ctrl_c_ends_connect_and_leaves_the_client_usable(dispatch):
-    connect = """
+CONNECT = """
     interrupted(client.connect, "a")
     assert client.status == Status.OFFLINE or client.status == Status.CONNECTING
     client.connect("a", timeout=seconds(5))
@@ -235,27 +232,15 @@ def test_ctrl_c_ends_connect_and_leaves_the_client_usable(dispatch):
     over.set()
     client.close()
     print("fine")
-    """
-    done = run_script(INTERRUPT + connect, "stall", dispatch)
-    assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
-
-
-@posix
-def test_ctrl_c_ends_connect_in_back_off():
-    connect = """
+"""
+BACK_OFF = """
     raw.close()
     client = WseClient(raw.url, reconnect=Backoff(initial=60, maximum=60), timeout=200)
     interrupted(client.connect, "a")
     client.close()
     print("fine")
-    """
-    done = run_script(INTERRUPT + connect, "serve", "threads")
-    assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
-
-
-@posix
-def test_ctrl_c_ends_close_and_the_client_connects_again():
-    close = """
+"""
+CLOSE = """
     client.connect("a")
     interrupted(client.close)  # the peer does not answer the close frame
     over.set()
@@ -264,8 +249,22 @@ def test_ctrl_c_ends_close_and_the_client_connects_again():
     assert client.call("add", 1) == 2
     client.close()
     print("fine")
-    """
-    done = run_script(INTERRUPT + close, "deaf", "threads")
+"""
+
+
+@posix
+@pytest.mark.parametrize(
+    ("source", "script", "dispatch"),
+    [
+        (CONNECT, "stall", "threads"),
+        (CONNECT, "stall", "manual"),
+        (BACK_OFF, "serve", "threads"),
+        (CLOSE, "deaf", "threads"),
+    ],
+    ids=["connect", "connect by hand", "connect in back-off", "close"],
+)
+def test_ctrl_c_ends_connect_and_close_and_the_client_connects_again(source, script, dispatch):
+    done = run_script(INTERRUPT + source, script, dispatch)
     assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
 
 
@@ -496,43 +495,22 @@ FORK = """
 """
 
 
-@posix
-def test_a_fork_leaves_the_parent_unharmed_and_the_child_can_begin_anew():
-    done = run_script(
-        FORK
-        + """
+FORKS = {
+    "os.fork": """
     pid = os.fork()
     if pid == 0:
         child(server.url)
         sys.exit(5)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 5
-    check_parent()
-    """
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("child fine\nparent fine\n", "", 0)
-
-
-@posix
-def test_multiprocessing_with_fork_works_like_a_fork():
-    done = run_script(
-        FORK
-        + """
+    """,
+    "multiprocessing": """
     process = multiprocessing.get_context("fork").Process(target=child, args=(server.url,))
     process.start()
     process.join()
     assert process.exitcode == 0
-    check_parent()
-    """
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("child fine\nparent fine\n", "", 0)
-
-
-@posix
-def test_a_callback_may_fork():
-    done = run_script(
-        FORK
-        + """
+    """,
+    "in a callback": """
     outcome = []
 
     @client.channel.on("fork")
@@ -552,9 +530,14 @@ def test_a_callback_may_fork():
     server.send("a", "fork")
     done.wait()
     assert outcome == [5]
-    check_parent()
-    """
-    )
+    """,
+}
+
+
+@posix
+@pytest.mark.parametrize("how", FORKS)
+def test_a_fork_leaves_the_parent_unharmed_and_the_child_can_begin_anew(how):
+    done = run_script(FORK + FORKS[how] + "check_parent()\n")
     assert (done.stdout, done.stderr, done.returncode) == ("child fine\nparent fine\n", "", 0)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,7 +26,7 @@ from ..support import (
     serve,
     wait_until,
 )
-from ..support.loops import connected, listening
+from ..support.loops import connected, listening, wait_for
 from ..support.peer import PING, TEXT
 
 
@@ -232,14 +231,6 @@ def test_a_queue_that_cannot_pause_ends_with_1013() -> None:
                 peer.sock.sendall(peer.frame(TEXT, b'["work"]') * 50)
             assert peer.wait_closed() == (1013, "wse.queue-overflow")
             stuck.set()
-
-
-async def wait_for(condition: Callable[[], Any], events: Any) -> None:
-    """Wait for something on this loop that has no event of its own."""
-    deadline = asyncio.get_running_loop().time() + seconds(5)
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, events
-        await asyncio.sleep(0.005)
 
 
 async def test_a_paused_connection_still_gets_the_answer_it_waits_for() -> None:

@@ -180,6 +180,8 @@ def test_calls_from_the_main_thread_a_handler_and_a_signal():
         wait_until(lambda: answers == [21, 21])
         (conn,) = served.server.clients["a"].conns.values()
         assert conn.call("number") == 21
+        with pytest.raises(ValueError, match="above 0"):
+            conn.call("number", timeout=0)
 
 
 @pytest.mark.parametrize("coroutine", [False, True])

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,10 +14,9 @@ from wse_tornado import (
 
 from ..support import (
     RawPeer,
-    seconds,
     serve,
 )
-from ..support.loops import connected, listening, record_server
+from ..support.loops import connected, listening, record_server, wait_for
 
 
 async def later_from_the_loop(auth: Any) -> None:
@@ -79,14 +77,6 @@ async def test_a_missing_identify_handler_says_what_to_do() -> None:
                 pass
         (error,) = events.of("error")[0]
         assert "pass identify=" in str(error)
-
-
-async def wait_for(condition: Callable[[], Any], events: Any) -> None:
-    """Wait for something on this loop that has no event of its own."""
-    deadline = asyncio.get_running_loop().time() + seconds(5)
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, events
-        await asyncio.sleep(0.005)
 
 
 async def test_a_handler_that_raises_after_the_client_has_gone_is_told() -> None:

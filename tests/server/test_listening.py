@@ -128,12 +128,14 @@ def test_a_server_starts_stops_and_starts_again():
     with pytest.raises(ConnectionNotReady, match=r"start\(\)"):
         server.url  # noqa: B018 - asking is the test
     for _ in range(3):
+        assert repr(server) == "<WseServer stopped users=0>"
         assert server.start() is server
         assert server.url == f"ws://127.0.0.1:{server.port}"
         with pytest.raises(RuntimeError, match=r"stop\(\) it first"):
             server.start()
         with WseClient(server.url) as client:
             client.connect("a")
+            assert repr(server) == f"<WseServer port={server.port} users=1>"
         server.stop()
         server.stop()  # no error
         assert server.port is None

@@ -1,7 +1,6 @@
 """Heartbeats of a server."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,16 +15,8 @@ from ..support import (
     seconds,
     serve,
 )
-from ..support.loops import connected, listening, record_server
+from ..support.loops import connected, listening, record_server, wait_for
 from ..support.peer import PING
-
-
-async def wait_for(condition: Callable[[], Any], events: Any) -> None:
-    """Wait for something on this loop that has no event of its own."""
-    deadline = asyncio.get_running_loop().time() + seconds(5)
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, events
-        await asyncio.sleep(0.005)
 
 
 async def test_a_client_that_goes_silent_leaves_with_1006_and_frees_its_place() -> None:

@@ -118,3 +118,11 @@ def client_of(where: Any, **options: Any) -> AsyncWseClient:
     """A client of a server or a URL, not connected."""
     options.setdefault("timeout", seconds(10))
     return AsyncWseClient(where if isinstance(where, str) else url_of(where), **options)
+
+
+async def wait_for(condition: Callable[[], Any], events: Any) -> None:
+    """Wait for something on this loop that has no event of its own."""
+    deadline = asyncio.get_running_loop().time() + seconds(5)
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, events
+        await asyncio.sleep(0.005)

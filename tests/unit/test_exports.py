@@ -82,18 +82,10 @@ def test_every_public_method_has_a_docstring() -> None:
 # -- what importing brings in
 
 
-def test_importing_brings_in_tornado_and_the_standard_library_only() -> None:
-    program = (
-        "import sys\n"
-        # What Tornado itself may bring in, such as colorama, is not ours to judge.
-        "import tornado.web, tornado.websocket, tornado.httpserver, tornado.httpclient\n"
-        "before = set(sys.modules)\n"
-        "import wse_tornado\n"
-        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "print('\\n'.join(sorted(new - set(sys.stdlib_module_names))))\n"
-    )
+def output_of(*program: str) -> str:
+    """What a program prints, which must warn of nothing."""
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", "\n".join(program)],
         capture_output=True,
         text=True,
         check=True,
@@ -101,26 +93,29 @@ def test_importing_brings_in_tornado_and_the_standard_library_only() -> None:
         cwd=TESTS,
         env=environment(),
     )
-    assert set(result.stdout.split()) - {"tornado"} == {"wse_tornado"}
     assert result.stderr == ""
+    return result.stdout
+
+
+def test_importing_brings_in_tornado_and_the_standard_library_only() -> None:
+    new = output_of(
+        "import sys",
+        # What Tornado itself may bring in, such as colorama, is not ours to judge.
+        "import tornado.web, tornado.websocket, tornado.httpserver, tornado.httpclient",
+        "before = set(sys.modules)",
+        "import wse_tornado",
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}",
+        "print(*sorted(new - set(sys.stdlib_module_names)))",
+    )
+    assert set(new.split()) - {"tornado"} == {"wse_tornado"}
 
 
 def test_importing_starts_no_thread_and_opens_no_socket() -> None:
-    program = (
-        "import sys\n"
-        "opened = []\n"
-        "sys.addaudithook(lambda event, args: opened.append(event)"
-        " if event in ('socket.__new__', 'socket.bind', '_thread.start_new_thread') else None)\n"
-        "import wse_tornado, threading\n"
-        "print(opened, threading.active_count())\n"
+    opened = output_of(
+        "import sys",
+        "opened, wrong = [], ('socket.__new__', 'socket.bind', '_thread.start_new_thread')",
+        "sys.addaudithook(lambda event, args: opened.append(event) if event in wrong else None)",
+        "import wse_tornado, threading",
+        "print(opened, threading.active_count())",
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=seconds(30),
-        cwd=TESTS,
-        env=environment(),
-    )
-    assert result.stdout.strip() == "[] 1"
+    assert opened.strip() == "[] 1"

@@ -81,10 +81,11 @@ def test_every_module_stands_in_a_layer() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_arrows_point_down_only(name: str) -> None:
+def test_a_module_says_what_it_is_and_its_arrows_point_down(name: str) -> None:
     assert name not in ABSOLUTE, "imports inside of the package are relative"
     above = [other for other in INSIDE[name] if layer(other) > layer(name)]
     assert not above
+    assert ast.get_docstring(ast.parse(FILES[name].read_text("utf-8")))
 
 
 def test_there_is_no_circle_of_imports() -> None:

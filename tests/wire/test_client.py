@@ -589,6 +589,7 @@ def test_5_codes_on_which_a_client_comes_back(flavour: str, code: int) -> None:
         (1000, "wse.not-authorized"),
         (1000, "wse.clients-concurrency"),
         (1000, "any other text"),
+        (1001, "over"),
         (1002, "protocol"),
         (1008, "policy"),
         (1009, "too big"),
