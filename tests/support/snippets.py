@@ -130,10 +130,12 @@ def programs_running(programs: dict[str, str], folder: Path, *options: str) -> I
     finally:
         for process in servers:
             process.send_signal(signal.SIGINT)
-        ends = [process.communicate(timeout=seconds(10))[1] for process in servers]
-    for err in ends:
-        # What Ctrl-C cuts short, an accept for instance, may be told after it.
-        assert "KeyboardInterrupt" in err, err
+        ends = [process.communicate(timeout=seconds(10)) for process in servers]
+        codes = [process.returncode for process in servers]
+    assert codes == [0] * len(servers), ends
+    for out, err in ends:
+        assert "Listening on" in out, out
+        assert "KeyboardInterrupt" not in err, err
 
 
 def _listens(port: int) -> bool:
