@@ -36,20 +36,3 @@ napoleon_use_rtype = False
 suppress_warnings = ["ref.python"]
 
 myst_heading_anchors = 3
-
-
-COLON = "\ue000"  # stands for it where napoleon would read "Handlers of messages: ..." as a type
-
-
-def hide_colons(app, what, name, obj, options, lines):
-    if what in ("attribute", "property") and lines:
-        lines[0] = lines[0].replace(":", COLON)
-
-
-def show_colons(app, what, name, obj, options, lines):
-    lines[:] = [line.replace(COLON, ":") for line in lines]
-
-
-def setup(app):
-    app.connect("autodoc-process-docstring", hide_colons, priority=400)  # napoleon's is 500
-    app.connect("autodoc-process-docstring", show_colons, priority=600)

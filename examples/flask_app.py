@@ -140,7 +140,7 @@ def use_it(url):
             return answer.read().decode()
 
     print("page:", fetch("/").splitlines()[1])
-    print("stranger:", fetch("/socket").strip())
+    print("unauthenticated:", fetch("/socket").strip())
     fetch("/sign-in", name="ann")
     where = json.loads(fetch("/socket"))["url"]
 

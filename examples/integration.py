@@ -36,7 +36,7 @@ class SignInHandler(BaseHandler):
 
 class MainHandler(BaseHandler):
     def get(self):
-        self.write(f"Hello, {self.current_user or 'stranger'}!")
+        self.write(f"Hello, {self.current_user or 'guest'}!")
 
 
 PAGES = [(r"/", MainHandler), (r"/sign-in", SignInHandler)]
@@ -107,7 +107,7 @@ async def look_from_outside(host):
     try:
         await AsyncWseClient(f"ws://{host}/ws").connect()
     except NotAuthorized as error:
-        print("stranger:", error)
+        print("unauthenticated:", error)
 
     print("-- with the cookie of the page")
     answer = await web.fetch(

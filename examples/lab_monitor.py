@@ -183,10 +183,10 @@ def demo():
     try:
         ready.wait(10)
         try:
-            with WseClient(url[0]) as stranger:
-                stranger.connect("a wrong key")
+            with WseClient(url[0]) as intruder:
+                intruder.connect("a wrong key")
         except NotAuthorized as error:
-            print("stranger:", error)
+            print("intruder:", error)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "readings.csv")
             with to_csv(path) as sink:

@@ -73,7 +73,7 @@ def test_a_vote_reaches_everybody(voter):
     assert bob.wait_for("votes", timeout=5) == {"alice": "tea"}
 
 
-def test_strangers_may_not_vote(voter):
+def test_unauthenticated_clients_may_not_vote(voter):
     with pytest.raises(NotAuthorized):
         voter("mallory")
 

@@ -45,6 +45,12 @@ TELLING: dict[str, list[str]] = {
     "how-to/django.md": ["{'devices': 1}", "hi"],
     "how-to/flask.md": ["{'devices': 1}", "{'text': 'hi'}", "{'devices': 0}"],
     "how-to/notebooks.md": ["144"],
+    "challenge-response.md": ["in: ['alice']", "Welcome!"],
+    "custom-protocols.md": ["5 + 3 = 8", r"{'photo': b'\x89PNG'}"],
+    "errors.md": ["shop.sold-out tea", "True"],
+    "multi-device.md": ["phone: {'theme': 'dark'}", "battery: 80", "delivered"],
+    "reconnecting.md": ["now READY"],
+    "speed.md": ["42"],
     "how-to/tls.md": ["wss", "True", "['localhost']"],
     "how-to/tornado.md": ["ann"],
     "index.md": ["8"],
@@ -125,6 +131,41 @@ def test_the_code_of_a_page_runs(name: str, tmp_path: Path) -> None:
                 run_pytest(tmp_path / file)
     missing = [line for line in TELLING.get(name, []) if line not in printed]
     assert not missing, printed
+
+
+INTRUDER = """
+from wse_tornado import NotAuthorized, WseClient
+
+with server:
+    for guess in {guesses!r}:
+        with WseClient(server.url) as intruder:
+            try:
+                intruder.connect(guess)
+            except NotAuthorized:
+                print("refused:", guess)
+            else:
+                print("let in:", guess)
+"""
+
+
+@pytest.mark.parametrize(("name", "service"), [("celery", "celery"), ("flask", "web")])
+def test_nobody_gets_in_as_the_service_without_its_key(
+    name: str, service: str, tmp_path: Path
+) -> None:
+    need(name)
+    guesses = [service, "ann", "", None, [service], {"key": service}, service + "'s key"]
+    blocks = with_free_ports(read_blocks(DOCS / "how-to" / f"{name}.md"))
+    python = [block for block in blocks if block.language == "python"]
+    for block in python:
+        if block.file:
+            (tmp_path / block.file).write_text(block.code, "utf-8")
+    page = as_one_program([block for block in python if not block.file])
+    (tmp_path / "page.py").write_text(page + INTRUDER.format(guesses=guesses), "utf-8")
+    printed = lines_of(start(tmp_path / "page.py"))
+    assert [line for line in printed if line.startswith("let in:")] == []
+    assert [line for line in printed if line.startswith("refused:")] == [
+        f"refused: {guess}" for guess in guesses
+    ]
 
 
 def run_pytest(file: Path) -> None:

@@ -101,8 +101,8 @@ set one with client.challenge(fn)
         server: users left: []
     """,
     "integration.py": """
-        page: Hello, stranger!
-        stranger: the server refused this identity
+        page: Hello, guest!
+        unauthenticated: the server refused this identity
         page: Hello, alice!
         alice: Welcome, alice!
         robot: in the kitchen
@@ -111,7 +111,7 @@ set one with client.challenge(fn)
     """,
     "flask_app.py --demo": """
         page: <title>Flask and wse_tornado</title>
-        stranger: {}
+        unauthenticated: {}
         forger: the server refused this identity
         phone: Welcome, ann!
         page: {'ann': 1}
@@ -120,7 +120,7 @@ set one with client.challenge(fn)
         page: {'phone': 80}
     """,
     "lab_monitor.py --demo": """
-        stranger: the server refused this identity
+        intruder: the server refused this identity
         watch: 50 readings
         file: 50 rows
         file: none is missing: True

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from .leaks import wait_until
 from .process import environment
 from .timing import seconds
 
@@ -75,7 +74,7 @@ def with_free_ports(blocks: list[Block]) -> list[Block]:
 def start(file: Path, *options: str) -> "subprocess.Popen[str]":
     """Start a program in its own folder."""
     return subprocess.Popen(
-        [sys.executable, *options, str(file)],
+        [sys.executable, "-u", *options, str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,23 +113,17 @@ def programs_running(programs: dict[str, str], folder: Path, *options: str) -> I
             process = start(folder / name, *options)
             if "until Ctrl-C" in code:
                 servers.append(process)
-                numbers = re.findall(r"port=(\d+)|listen\((\d+)", code)[0]
-                wait_until(lambda: _listens(int("".join(numbers))), 10, name)  # noqa: B023
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                assert line.startswith("Listening on"), (name, line)
             else:
                 printed += lines_of(process)
         yield printed
     finally:
         for process in servers:
             process.send_signal(signal.SIGINT)
-        ends = [process.communicate(timeout=seconds(10))[1] for process in servers]
-    for err in ends:
-        # What Ctrl-C cuts short, an accept for instance, may be told after it.
-        assert "KeyboardInterrupt" in err, err
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("localhost", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+        ends = [process.communicate(timeout=seconds(10)) for process in servers]
+        codes = [process.returncode for process in servers]
+    assert codes == [0] * len(servers), ends
+    for _, err in ends:
+        assert "KeyboardInterrupt" not in err, err
