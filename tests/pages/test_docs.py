@@ -152,7 +152,7 @@ with server:
 def test_nobody_gets_in_as_the_service_without_its_key(
     name: str, service: str, tmp_path: Path
 ) -> None:
-    need(name)
+    require(find(name), name)
     guesses = [service, "ann", "", None, [service], {"key": service}, service + "'s key"]
     blocks = with_free_ports(read_blocks(DOCS / "how-to" / f"{name}.md"))
     python = [block for block in blocks if block.language == "python"]
