@@ -1,7 +1,7 @@
 """Runs JavaScript against a server: under Node, or in a page of a real browser."""
 
+import functools
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -65,19 +65,18 @@ const [source, url, args] = arguments
 Run = Callable[..., Any]
 
 
-def node_environment() -> dict[str, str]:
-    """Where Node looks for the package ``ws``, which versions before 22 need."""
-    path = os.environ.get("WSE_TEST_NODE_PATH")
-    return {**os.environ, **({"NODE_PATH": path} if path else {})}
-
-
-def missing_for_node() -> str:
-    """What Node lacks to run the client; empty where nothing."""
-    if not shutil.which("node"):
-        return "node"
+@functools.cache
+def node_command() -> list[str]:
+    """Node with a WebSocket: its own since version 22, behind a flag since 20.10, or the package
+    ``ws``; empty where there is none."""
     look = "process.exit(globalThis.WebSocket || require.resolve('ws') ? 0 : 1)"
-    found = subprocess.run(["node", "-e", look], capture_output=True, env=node_environment())
-    return "" if found.returncode == 0 else "a WebSocket for Node (version 22, or the package ws)"
+    for command in (["node"], ["node", "--experimental-websocket"]):
+        try:
+            if subprocess.run([*command, "-e", look], capture_output=True).returncode == 0:
+                return command
+        except FileNotFoundError:
+            pass
+    return []
 
 
 def node_runner(folder: Path) -> Run:
@@ -93,9 +92,8 @@ def node_runner(folder: Path) -> Run:
         }
         (folder / "test.mjs").write_text(program, "utf-8")
         done = subprocess.run(
-            ["node", "test.mjs"],
+            [*node_command(), "test.mjs"],
             cwd=folder,
-            env=node_environment(),
             capture_output=True,
             text=True,
             timeout=seconds(30),
