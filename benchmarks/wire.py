@@ -1,7 +1,8 @@
 """Frames made ahead of time, as a client sends them, and the two wires that peers speak.
 
 Pure: bytes in, bytes out. A `Wire` says how one gets in and what a call looks like; `Wse` is
-WIRE.md, `SocketIo` is Socket.IO 5 over Engine.IO 4 on a WebSocket, python-socketio's own protocol.
+docs/wire.md, `SocketIo` is Socket.IO 5 over Engine.IO 4 on a WebSocket, the protocol of
+python-socketio.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Wire(ABC):
 
 
 class Wse(Wire):
-    """WIRE.md: this library, and the minimal servers written for it."""
+    """docs/wire.md: this library, and the minimal servers written for it."""
 
     path = "/"
     greets = False

@@ -1,4 +1,4 @@
-"""The blocking flavour's threads and waiting (DESIGN.md 4)."""
+"""The blocking flavour's threads and waiting (docs/design.md)."""
 
 import asyncio
 import signal

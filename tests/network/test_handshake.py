@@ -27,7 +27,9 @@ def test_a_connection_that_finds_no_descriptor_leaves_no_ghost() -> None:
     with serve("async") as served:
         sock = socket.create_connection(("127.0.0.1", served.port))
         sock.settimeout(seconds(10))
-        wait_until(lambda: served.do(lambda: len(served.core._http_servers[0]._connections)) == 1)
+        wait_until(
+            lambda: served.do(lambda: len(served.server._listener._servers[0]._connections)) == 1
+        )
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         spare = socket.socket()
         highest = spare.fileno()

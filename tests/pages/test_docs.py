@@ -323,16 +323,6 @@ def test_every_public_name_stands_in_the_api_reference() -> None:
     assert set(testing.__all__) == documented
 
 
-@pytest.mark.parametrize("name", ["WseClient", "WseServer"])
-def test_what_both_flavours_have_stands_in_the_api_reference_of_both(name: str) -> None:
-    text = (DOCS / "api.md").read_text("utf-8")
-    (entry,) = re.findall(rf"wse_tornado\.Async{name}\n(.*?)```", text, re.DOTALL)
-    listed = set(re.findall(r"\w+", entry))
-    blocking = {each for each in dir(getattr(wse_tornado, name)) if not each.startswith("_")}
-    there = dir(getattr(wse_tornado, f"Async{name}"))
-    assert blocking & set(there) <= listed
-
-
 def test_links_lead_to_files() -> None:
     for page in PAGES.values():
         for link in re.findall(r"\]\((?!\w+:)([^)#]+)[^)]*\)", page.read_text("utf-8")):

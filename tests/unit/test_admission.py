@@ -1,4 +1,4 @@
-"""admission.py: the states of WIRE.md section 3, without a socket."""
+"""admission.py: the states of docs/wire.md 3, without a socket."""
 
 from typing import Any
 

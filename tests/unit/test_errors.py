@@ -22,7 +22,7 @@ from wse_tornado.errors import (
     origin_of,
 )
 
-# The tree as DESIGN.md section 3 fixes it, with what else a script may catch.
+# The tree as docs/design.md fixes it, with what else a script may catch.
 DESIGNED_BASES = {
     "RpcTimeout": TimeoutError,
     "RpcNotRegistered": LookupError,

@@ -119,3 +119,28 @@ def test_importing_starts_no_thread_and_opens_no_socket() -> None:
         "print(opened, threading.active_count())",
     )
     assert opened.strip() == "[] 1"
+
+
+def test_an_object_shows_its_documented_names_only() -> None:
+    """``dir()`` of what users hold shows no engine: methods and properties with docstrings."""
+    loop = wse_tornado.LoopThread("a loop that never runs")
+    servers = [wse_tornado.WseServer(loop=loop), wse_tornado.AsyncWseServer()]
+    objects: list[object] = [
+        *servers,
+        wse_tornado.WseClient("ws://localhost:1", loop=loop),
+        wse_tornado.AsyncWseClient("ws://localhost:1"),
+        servers[0]._face_of(Unused()),
+        servers[0]._face_of_user(Unused()),
+        servers[1]._face_of(Unused()),
+        servers[1]._face_of_user(Unused()),
+    ]
+    for held in objects:
+        names = [name for name in dir(held) if not name.startswith("_")]
+        members = {name: getattr(type(held), name, None) for name in names}
+        assert [
+            name for name, member in members.items() if not getattr(member, "__doc__", "")
+        ] == []
+
+
+class Unused:
+    """Stands for a connection, or a user, that nothing is asked of."""

@@ -1,4 +1,4 @@
-"""limits.py: every bound is checked, and has the default that DESIGN.md and the docs promise."""
+"""limits.py: every bound is checked, and has the default that the docs promise."""
 
 import dataclasses
 import inspect

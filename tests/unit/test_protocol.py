@@ -1,4 +1,4 @@
-"""protocol.py: one message and its text, without a socket (WIRE.md section 2)."""
+"""protocol.py: one message and its text, without a socket (docs/wire.md 2)."""
 
 import json
 import math

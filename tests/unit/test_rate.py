@@ -1,6 +1,6 @@
 """The bucket behind ``Limits.message_rate``."""
 
-from wse_tornado.aio.link import TokenBucket
+from wse_tornado.core.connection import TokenBucket
 
 
 def test_the_token_bucket_refills_at_its_rate_up_to_its_burst() -> None:

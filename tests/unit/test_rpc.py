@@ -1,4 +1,4 @@
-"""rpc.py: procedures, pending calls, and errors as they travel (WIRE.md section 4)."""
+"""rpc.py: procedures, pending calls, and errors as they travel (docs/wire.md 4)."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""WIRE.md at the client, row by row: a client of each flavour talks to a raw server.
+"""docs/wire.md at the client, row by row: a client of each flavour talks to a raw server.
 
 The number in a test's name is the section.
 """

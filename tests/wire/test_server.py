@@ -1,4 +1,4 @@
-"""WIRE.md at the server, row by row: a raw peer talks to a server of each flavour.
+"""docs/wire.md at the server, row by row: a raw peer talks to a server of each flavour.
 
 The number in a test's name is the section.
 """

@@ -46,7 +46,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def read_json(text: str) -> Any:
-    """A value from JSON as the wire has it (WIRE.md 2).
+    """A value from JSON as the wire has it (docs/wire.md 2).
 
     Raises:
         ValueError: It is none.

@@ -149,7 +149,7 @@ class Transport(ABC):
 
 
 def cut_reason(reason: str) -> str:
-    """A close reason of at most 123 bytes of UTF-8, cut at a character boundary (WIRE.md 5)."""
+    """A reason of at most 123 bytes of UTF-8, cut at a character boundary (docs/wire.md 5)."""
     data = reason.encode("utf-8", "replace")
     if len(data) <= MAX_REASON_BYTES:
         return data.decode("utf-8")
