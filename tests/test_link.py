@@ -12,8 +12,6 @@ from .support import FLAVOURS, RawPeer, RawServer, Served, seconds, serve, wait_
 from .support.clients import beside, outcome, use
 from .support.peer import PING, TEXT
 
-TRANSPORTS = ("auto", "tornado")
-
 
 def enter(served: Served, name: str = "ann") -> RawPeer:
     peer = served.peer()
@@ -31,15 +29,14 @@ def let_in(peer: RawPeer) -> None:
 # -- the rate of messages
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_follows_the_message_too_many_reaches_nobody(flavour: str, transport: Any) -> None:
+def test_what_follows_the_message_too_many_reaches_nobody(flavour: str) -> None:
     got: list[int] = []
     limits = Limits(message_rate=0.001, message_burst=4)
 
     def setup(server: Any) -> None:
         server.channel.on("n", lambda conn, payload: got.append(payload))
 
-    with serve(flavour, setup=setup, limits=limits, transport=transport) as served:
+    with serve(flavour, setup=setup, limits=limits) as served:
         with enter(served) as peer:  # which was the first of four
             frames = [peer.frame(TEXT, json.dumps(["n", i]).encode()) for i in range(50)]
             peer.sock.sendall(b"".join(frames))
@@ -87,10 +84,9 @@ def test_a_client_takes_messages_at_any_rate(kind: str) -> None:
 # -- heartbeats
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_peer_that_answers_pings_has_a_latency(flavour: str, transport: Any) -> None:
+def test_the_peer_that_answers_pings_has_a_latency(flavour: str) -> None:
     limits = Limits(heartbeat=0.05, heartbeat_timeout=seconds(5))
-    with serve(flavour, limits=limits, transport=transport) as served, enter(served) as peer:
+    with serve(flavour, limits=limits) as served, enter(served) as peer:
         (conn,) = served.core.connections.values()
         peer.sock.settimeout(0.01)
         for _ in range(1000):
@@ -103,11 +99,10 @@ def test_the_peer_that_answers_pings_has_a_latency(flavour: str, transport: Any)
         assert served.core.stats()["latency"]["max"] == conn.latency
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_pings_of_the_peer_are_a_sign_of_life(flavour: str, transport: Any) -> None:
+def test_pings_of_the_peer_are_a_sign_of_life(flavour: str) -> None:
     """It answers none of ours, and says nothing else."""
     limits = Limits(heartbeat=0.1, heartbeat_timeout=seconds(0.2))
-    with serve(flavour, limits=limits, transport=transport) as served, enter(served) as peer:
+    with serve(flavour, limits=limits) as served, enter(served) as peer:
         pings = 0
         while pings < 3:  # unheard, the first of them would have been the last
             opcode, _ = peer.recv_frame()
@@ -286,15 +281,14 @@ def test_a_flood_while_a_call_is_pending_ends_the_connection(reconnect: bool) ->
             stuck.set()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_paused_connection_that_is_closed_ends_nevertheless(transport: Any) -> None:
+def test_a_paused_connection_that_is_closed_ends_nevertheless() -> None:
     stuck = threading.Event()
 
     def setup(server: Any) -> None:
         server.channel.on("n", lambda conn, payload: stuck.wait(seconds(10)))
 
     limits = Limits(max_queue=5, close_timeout=0.2)
-    with serve("blocking", setup=setup, limits=limits, transport=transport) as served:
+    with serve("blocking", setup=setup, limits=limits) as served:
         with enter(served) as peer:
             (conn,) = served.core.connections.values()
             peer.sock.sendall(peer.frame(TEXT, b'["n"]') * 40)

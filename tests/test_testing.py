@@ -34,7 +34,6 @@ from .support import RawPeer, seconds
 ROOT = Path(wse_tornado.__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "test_with_wse_tornado.py"
 DOC = ROOT / "docs" / "testing.md"
-TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "tornado"])
 
 
 # -- servers and clients
@@ -151,9 +150,8 @@ def test_wait_for_in_vain_tells_what_happened_instead() -> None:
 # -- faults, as a client sees them
 
 
-@TRANSPORTS
-def test_drop_looks_like_a_lost_connection(transport: Any) -> None:
-    with serving(transport=transport) as served:
+def test_drop_looks_like_a_lost_connection() -> None:
+    with serving() as served:
         with connect(served, "alice") as alice, connect(served, "bob") as bob:
             seen = Recorder().watch(alice)
             assert served.drop("alice") == 1
@@ -162,10 +160,9 @@ def test_drop_looks_like_a_lost_connection(transport: Any) -> None:
             assert served.drop() == 1
 
 
-@TRANSPORTS
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 3000, 4999])
-def test_close_arrives_with_code_and_reason(transport: Any, code: int) -> None:
-    with serving(transport=transport) as served, connect(served) as client:
+def test_close_arrives_with_code_and_reason(code: int) -> None:
+    with serving() as served, connect(served) as client:
         seen = Recorder().watch(client)
         assert served.close(code, "because") == 1
         assert seen.wait_for("when.closed", timeout=seconds(5)).args == (code, "because")
@@ -187,9 +184,8 @@ def test_a_reconnecting_client_comes_back_after_a_fault() -> None:
             seen.wait_for("when.ready", count=3, timeout=seconds(5))
 
 
-@TRANSPORTS
-def test_a_stalled_server_answers_nothing_until_it_resumes(transport: Any) -> None:
-    with serving(transport=transport) as served, connect(served) as client:
+def test_a_stalled_server_answers_nothing_until_it_resumes() -> None:
+    with serving() as served, connect(served) as client:
         called = Recorder()
         gate = threading.Event()
 

@@ -21,6 +21,8 @@ from wse_tornado import (
     ConnectionFailed,
     NotAuthorized,
     Status,
+    WseClient,
+    WseServer,
 )
 
 from ..support import RawPeer, seconds
@@ -388,31 +390,20 @@ async def test_a_plain_request_to_the_websocket_is_answered_with_400() -> None:
         await server.stop()
 
 
-# -- both transports
+# -- transport=
 
 
-@pytest.mark.parametrize("transport", ["auto", "tornado"])
-async def test_the_same_happens_on_either_transport(transport: Any) -> None:
-    server = AsyncWseServer(identify=accept_all, transport=transport)
-    port = server.listen(0, "127.0.0.1")
-    events = record_server(server)
-    server.register("add", lambda conn, p: p + 1)
-    async with client_at(f"ws://127.0.0.1:{port}", transport=transport) as client:
-        assert await asyncio.gather(*(client.call("add", n) for n in range(100))) == list(
-            range(1, 101)
-        )
-        await client.close(1000, "done")
-    assert await events.wait("left") == ("alice", 1000, "done")
-    await server.stop()
-
-
-def test_an_unknown_transport_is_refused() -> None:
+@pytest.mark.parametrize("transport", ["auto", "tornado", "pigeon"])
+def test_the_argument_transport_is_ignored_with_a_warning(transport: str) -> None:
     for make in (
-        lambda: AsyncWseServer(transport="pigeon"),  # type: ignore[arg-type]
-        lambda: AsyncWseClient("ws://localhost", transport="pigeon"),  # type: ignore[arg-type]
+        lambda: AsyncWseServer(transport=transport),
+        lambda: AsyncWseClient("ws://localhost", transport=transport),
+        lambda: WseServer(transport=transport),
+        lambda: WseClient("ws://localhost", transport=transport),
     ):
-        with pytest.raises(ValueError, match="pigeon"):
+        with pytest.warns(DeprecationWarning, match="no effect") as caught:
             make()
+        assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_routes_take_the_base_class_of_the_pages_for_current_user() -> None:

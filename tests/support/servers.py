@@ -27,6 +27,7 @@ class Served:
         self.server = server
         self.core = core
         self.do = do
+        self.tls: Any = None
         self.events: list[tuple[Any, ...]] = []
 
     @property
@@ -36,7 +37,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"{'ws' if self.tls is None else 'wss'}://127.0.0.1:{self.port}"
 
     def peer(self, **options: Any) -> RawPeer:
         """A raw client, connected."""
@@ -73,12 +74,20 @@ def serve(
     identify: Callable[..., Any] | None = accept_all,
     setup: Callable[[Any], None] | None = None,
     handlers: Any = (),
+    ssl_options: Any = None,
     **options: Any,
 ) -> Iterator[Served]:
     """Run a server of a flavour on a free port of 127.0.0.1. ``setup(server)`` runs before."""
     if flavour == "blocking":
-        server = WseServer(identify=identify, host="127.0.0.1", handlers=handlers, **options)
+        server = WseServer(
+            identify=identify,
+            host="127.0.0.1",
+            handlers=handlers,
+            ssl_options=ssl_options,
+            **options,
+        )
         served = Served(server, server._core, lambda fn, *args: fn(*args))
+        served.tls = ssl_options
         served.record()
         if setup is not None:
             setup(server)
@@ -99,10 +108,11 @@ def serve(
             return loop.run(call, Deadline(seconds(10)), "do")
 
         served = Served(core, core, do)
+        served.tls = ssl_options
         served.record()
         if setup is not None:
             setup(core)
-        do(lambda: core.listen(0, "127.0.0.1", handlers=handlers))
+        do(lambda: core.listen(0, "127.0.0.1", handlers=handlers, ssl_options=ssl_options))
         try:
             yield served
         finally:

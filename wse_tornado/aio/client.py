@@ -34,10 +34,10 @@ from .inbox import Inbox
 from .link import (
     NORMAL,
     Endpoint,
-    TransportChoice,
     check_closing,
     check_timeout,
     handler_error,
+    ignore_transport,
     log_error,
     log_failure,
 )
@@ -88,9 +88,9 @@ class AsyncWseClient:
         limits: Bounds; see `Limits`.
         expose_errors: Tell callers the stack of a procedure that raised.
         generation: "older" calls servers of the wire's versions 4.0 to 4.7.
-        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
-        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
-            "tornado" leaves the frames of all connections to it.
+        compression: Offer permessage-deflate (RFC 7692) for messages of 256 bytes and more: True,
+            or a dictionary with ``compression_level`` and ``mem_level``.
+        transport: Without effect; deprecated.
 
     Raises:
         TypeError, ValueError: An argument makes no sense; the message says which.
@@ -109,9 +109,10 @@ class AsyncWseClient:
         expose_errors: bool = False,
         generation: Generation = "current",
         compression: bool | Mapping[str, Any] = False,
-        transport: TransportChoice = "auto",
+        transport: Any = None,
         _dispatcher: Dispatcher | None = None,
     ) -> None:
+        ignore_transport(transport)
         if not callable(url):
             check_url(url)
         if generation not in ("current", "older"):
@@ -133,7 +134,6 @@ class AsyncWseClient:
             inline=inline,
             timeout=check_timeout(timeout),
             expose_errors=expose_errors,
-            transport=transport,
         )
         self._dialer = Dialer(
             self.endpoint,

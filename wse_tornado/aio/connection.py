@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ class Connection(Link):
         self.handle: Any = self  # what users' handlers are given: this, or the blocking facade
         limits = server.endpoint.limits
         if limits.message_rate:
-            self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._heard)
+            self._bucket = TokenBucket(limits.message_rate, limits.message_burst, time.monotonic())
         challenge = server.challenge_handler
         self._admission: Admission | None = Admission(
             challenges=challenge is not None,

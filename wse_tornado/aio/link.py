@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import (
     ErrorCode,
@@ -42,10 +43,7 @@ from ..transport.base import SharedMessage, Transport
 from ..transport.frames import may_be_sent
 from .dispatch import Dispatcher, Done, Lane
 
-__all__ = ["Endpoint", "Link", "TransportChoice"]
-
-# "auto" takes plain TCP connections over from Tornado; "tornado" leaves all to it.
-TransportChoice = Literal["auto", "tornado"]
+__all__ = ["Endpoint", "Link", "ignore_transport"]
 
 NORMAL = 1000
 ABNORMAL = 1006
@@ -67,11 +65,7 @@ class Endpoint:
         inline: bool,
         timeout: float,
         expose_errors: bool,
-        transport: TransportChoice = "auto",
     ) -> None:
-        if transport not in ("auto", "tornado"):
-            raise ValueError(f'transport is "auto" or "tornado", not {transport!r}')
-        self.transport = transport
         self.protocol = protocol
         self.types = internal_types_of(protocol)
         self.roles: Mapping[Hashable, str] = dict(self.types.roles())
@@ -86,6 +80,17 @@ class Endpoint:
         self.expose_errors = expose_errors
 
 
+def ignore_transport(transport: Any) -> None:
+    """Warn the caller of a constructor that was given ``transport=``."""
+    if transport is not None:
+        warnings.warn(
+            "transport= has no effect any more: all connections use the library's own frames",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+
+
+PING_PAYLOAD = b"?"  # tells the answer from pongs that nobody asked for
 OVERFLOW = 10  # times max_queue, when reading cannot pause
 
 
@@ -140,7 +145,6 @@ class Link(ABC):
         self.lane: Lane = lane or endpoint.dispatcher.lane(self._handler_failed)
         self._bucket: TokenBucket | None = None  # servers limit the rate of messages
         self._paused = False
-        self._heard = time.monotonic()
         self._pinged = 0.0
         self._heartbeat: asyncio.TimerHandle | None = None
         self._transport: Transport | None = None
@@ -176,15 +180,15 @@ class Link(ABC):
     def attach(self, transport: Transport) -> None:
         """Begin: from now on messages may arrive."""
         self._transport = transport
-        self._schedule_heartbeat()
+        if self._endpoint.limits.heartbeat:
+            self._beat_in(self._endpoint.limits.heartbeat)
 
     def message_received(self, data: str | bytes) -> None:
         """One message from the transport."""
-        self._heard = time.monotonic()
         if self.ended is not None:
             return
         self._counters.messages_in += 1
-        if self._bucket is not None and not self._bucket.take(self._heard):
+        if self._bucket is not None and not self._bucket.take(time.monotonic()):
             self._cut(POLICY_VIOLATION, Reason.RATE_LIMIT)
             return
         try:
@@ -283,7 +287,7 @@ class Link(ABC):
     def _resume(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
-            self._heard = time.monotonic()  # the silence was our own
+            self._transport.heard = time.monotonic()  # the silence was our own
             self._transport.resume_reading()
 
     # -- calls served here
@@ -385,7 +389,7 @@ class Link(ABC):
         transport = self._transport
         if self.ended is not None or transport is None:
             return False
-        if transport.congested and transport.buffered + len(data) > self._send_limit:
+        if transport.congested and self._overfills(transport, len(data)):
             return self._send_buffer_full()
         self._counters.messages_out += 1
         transport.send(data, binary)
@@ -396,11 +400,22 @@ class Link(ABC):
         transport = self._transport
         if self.ended is not None or transport is None:
             return False
-        if transport.congested and transport.buffered + len(message.payload) > self._send_limit:
+        if transport.congested and self._overfills(transport, len(message.payload)):
             return self._send_buffer_full()
         self._counters.messages_out += 1
         transport.send_shared(message)
         return True
+
+    def _overfills(self, transport: Transport, size: int) -> bool:
+        """Whether so many bytes more are too many for the send buffer."""
+        waiting = transport.buffered + size
+        if waiting <= self._send_limit:
+            return False
+        # What is larger than the bound by itself goes out if nothing waits ahead of it. Then it
+        # must not be held against what follows it, or a large answer would end a connection
+        # whose peer reads as fast as it can.
+        first, left = transport.first_waiting
+        return first <= self._send_limit or waiting - left > self._send_limit
 
     def _send_buffer_full(self) -> bool:
         """The peer does not keep up: end it rather than wait or grow."""
@@ -520,45 +535,57 @@ class Link(ABC):
 
     def pong_received(self, payload: bytes) -> None:
         """The peer answered a ping."""
-        self._heard = time.monotonic()
-        if self._pinged:  # a pong nobody asked for says nothing about the latency
-            self.latency = self._heard - self._pinged
+        if self._pinged and payload == PING_PAYLOAD:  # one nobody asked for tells no latency
+            self.latency = time.monotonic() - self._pinged
             self._pinged = 0.0
             if self._heartbeat is not None and self.ended is None:
                 self._heartbeat.cancel()
-                self._schedule_heartbeat()
-
-    def sign_of_life(self) -> None:
-        """Something arrived that is no message."""
-        self._heard = time.monotonic()
+                self._beat_in(self._endpoint.limits.heartbeat)
 
     def send_buffer_drained(self) -> None:  # noqa: B027 - of no interest to a server
         """What waited to be sent has left."""
 
-    def _schedule_heartbeat(self) -> None:
-        limits = self._endpoint.limits
-        if limits.heartbeat:
-            due = self._heard + limits.heartbeat - time.monotonic()
-            self._heartbeat = asyncio.get_running_loop().call_later(max(due, 0.001), self._beat)
+    def _beat_in(self, seconds: float) -> None:
+        self._heartbeat = asyncio.get_running_loop().call_later(seconds, self._beat)
 
     def _beat(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
         limits = self._endpoint.limits
+        if self._paused:
+            # Nothing is read, so that nothing is to be expected; and the peer, whose pings wait
+            # with all the rest, must not take our silence for the end.
+            transport.keep_alive()
+            self._beat_in(limits.heartbeat)
+            return
         now = time.monotonic()
-        if self._paused or now - self._heard < limits.heartbeat:
-            if self._paused:
-                self._heard = now
-            self._schedule_heartbeat()
+        silent = now - transport.heard
+        if silent < limits.heartbeat:
+            if transport.in_message:
+                # The peer's pings wait behind a message that is long on its way, and we have
+                # nothing to say before it is here.
+                transport.keep_alive()
+            self._beat_in(max(limits.heartbeat - silent, 0.001))
             return
         self._pinged = now
-        if self._transport is not None:
-            self._transport.ping(b"")
+        transport.ping(PING_PAYLOAD)
+        self._await_answer(transport.taken)
+
+    def _await_answer(self, taken: int) -> None:
         self._heartbeat = asyncio.get_running_loop().call_later(
-            limits.heartbeat_timeout, self._check_answer
+            self._endpoint.limits.heartbeat_timeout, self._check_answer, taken
         )
 
-    def _check_answer(self) -> None:
-        if self._heard >= self._pinged or self._paused:
-            self._schedule_heartbeat()
+    def _check_answer(self, taken_before: int) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        taken = transport.taken
+        if self._paused or transport.heard >= self._pinged:
+            self._beat()
+        elif taken > taken_before:
+            self._await_answer(taken)  # the ping waits behind what is on its way
         else:
             self._cut(ABNORMAL, Reason.HEARTBEAT)
 
@@ -568,7 +595,8 @@ class Link(ABC):
         """Close from this end: over at once for this side, politely for the peer."""
         if self.ended is None:
             if self._transport is not None:
-                self._transport.close(code, reason)
+                # `stop` waits for all connections, and must end whatever one of them does.
+                self._transport.close(code, reason, patient=code != SERVICE_RESTART)
             self._end(code, reason)
 
     def abort(self) -> None:
@@ -584,14 +612,26 @@ class Link(ABC):
                 if code == ABNORMAL:
                     self._transport.abort()
                 else:
-                    self._transport.close(code, reason)
+                    self._transport.close(code, reason, patient=False)
             self._end(code, reason)
 
     def connection_lost(self, code: int, reason: str) -> None:
         """The transport is gone."""
         self._end(code, reason)
         transport, self._transport = self._transport, None
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         if transport is not None:
+            # A peer that did not keep up has been told of by its closing already.
+            if transport.undelivered and self.ended is not None and self.ended[0] != TRY_AGAIN:
+                self._report(
+                    WseError(
+                        ErrorCode.NOT_DELIVERED,
+                        {"bytes": transport.undelivered},
+                        f"{transport.undelivered} bytes that were sent before the closing were "
+                        "not delivered: the other end took nothing any more",
+                    )
+                )
             self._counters.bytes_in += transport.bytes_in
             self._counters.bytes_out += transport.bytes_out + transport.thread_bytes
             self._counters.messages_out += transport.thread_messages

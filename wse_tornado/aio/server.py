@@ -28,8 +28,8 @@ from .link import (
     SERVICE_RESTART,
     TRY_AGAIN,
     Endpoint,
-    TransportChoice,
     check_timeout,
+    ignore_transport,
     log_error,
     log_failure,
 )
@@ -84,9 +84,11 @@ class AsyncWseServer:
         expose_errors: Tell callers the stack of a procedure that raised.
         allowed_origins: Origins of pages that may connect besides those Tornado allows, such as
             ``["https://example.com"]``; ``["*"]`` allows all.
-        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
-        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
-            "tornado" leaves the frames of all connections to it.
+        compression: Accept permessage-deflate (RFC 7692) for messages of 256 bytes and more: True,
+            or a dictionary with ``compression_level``, ``mem_level``, and
+            ``server_no_context_takeover=True``, which saves memory and lets a broadcast be
+            compressed once.
+        transport: Without effect; deprecated.
 
     Raises:
         TypeError, ValueError: An argument makes no sense; the message says which.
@@ -104,9 +106,10 @@ class AsyncWseServer:
         expose_errors: bool = False,
         allowed_origins: Iterable[str] | None = None,
         compression: bool | Mapping[str, Any] = False,
-        transport: TransportChoice = "auto",
+        transport: Any = None,
         _dispatcher: Dispatcher | None = None,
     ) -> None:
+        ignore_transport(transport)
         if isinstance(conn_per_user, bool) or not isinstance(conn_per_user, int):
             raise TypeError(f"conn_per_user is a number of devices, not {conn_per_user!r}")
         if conn_per_user < 1:
@@ -122,7 +125,6 @@ class AsyncWseServer:
             inline=inline,
             timeout=check_timeout(timeout),
             expose_errors=expose_errors,
-            transport=transport,
         )
         self.when = ServerSignals(inline=inline)
         self.conn_per_user = conn_per_user

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from ..aio.client import AsyncWseClient, ClientSignals, Generation
-from ..aio.link import NORMAL, TransportChoice, check_closing, check_timeout
+from ..aio.link import NORMAL, check_closing, check_timeout, ignore_transport
 from ..backoff import Backoff
 from ..errors import (
     ConnectionFailed,
@@ -57,9 +57,9 @@ class WseClient:
         limits: Bounds; see `Limits`.
         expose_errors: Tell callers the stack of a procedure that raised.
         generation: "older" calls servers of the wire's versions 4.0 to 4.7.
-        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
-        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
-            "tornado" leaves the frames of all connections to it.
+        compression: Offer permessage-deflate (RFC 7692) for messages of 256 bytes and more: True,
+            or a dictionary with ``compression_level`` and ``mem_level``.
+        transport: Without effect; deprecated.
         dispatch: "threads", or "manual": then nothing runs by itself, and `run` or `poll` run
             handlers and procedures on the thread that calls them.
         loop: A `LoopThread` of your own; by default all blocking objects share one.
@@ -81,10 +81,11 @@ class WseClient:
         expose_errors: bool = False,
         generation: Generation = "current",
         compression: bool | Mapping[str, Any] = False,
-        transport: TransportChoice = "auto",
+        transport: Any = None,
         dispatch: Literal["threads", "manual"] = "threads",
         loop: LoopThread | None = None,
     ) -> None:
+        ignore_transport(transport)
         limits = limits or Limits()
         self._loop = loop or LoopThread.shared()
         self._manual: ManualRunner | None = None
@@ -109,7 +110,6 @@ class WseClient:
             expose_errors=expose_errors,
             generation=generation,
             compression=compression,
-            transport=transport,
             _dispatcher=ThreadDispatcher(self._loop, self._ordered, self._calls),
         )
         if self._manual is not None:
@@ -221,8 +221,10 @@ class WseClient:
         return self._run(jump, deadline, "jump", serving=True, late=ConnectTimeout)
 
     def close(self, code: int = NORMAL, reason: str = Reason.BY_CLIENT) -> None:
-        """Close, whatever the client is doing, and wait for its socket (``Limits.close_timeout``
-        at most).
+        """Close, whatever the client is doing, and wait for its socket.
+
+        What was sent before leaves first, for as long as the server takes it. If it takes nothing
+        for ``Limits.close_timeout`` seconds, the rest is lost, and the ``error`` signal tells so.
 
         Ends a connect, a reconnection, and every wait. Handlers stay registered, and the client
         may connect again. Closing twice is no error.
@@ -240,7 +242,7 @@ class WseClient:
         try:
             self._loop.run(
                 lambda: self._core.close(code, reason),
-                Deadline(self._core.endpoint.limits.close_timeout + 1),
+                Deadline(None),  # the closing ends by itself, see `Limits.close_timeout`
                 "close",
             )
         except ConnectionNotReady:
