@@ -208,7 +208,7 @@ class RawPeer:
         while len(self.buffer) < size:
             try:
                 chunk = self.sock.recv(65536)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 chunk = b""
             if not chunk:
                 raise Closed(1006, "")

@@ -336,6 +336,11 @@ class AsyncWseClient:
         if self._status is Status.OFFLINE:  # nobody has connected anew meanwhile
             self.endpoint.dispatcher.cancel_calls()
 
+    @property
+    def taken(self) -> int:
+        """Bytes that servers have taken of what these sockets sent. Any thread."""
+        return sum(link.taken for link in tuple(self._sockets))
+
     def abort(self) -> None:
         """Cut the sockets of what `close` did not end."""
         for link in tuple(self._sockets):

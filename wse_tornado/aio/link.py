@@ -428,6 +428,11 @@ class Link(ABC):
         return self._transport.buffered if self._transport is not None else 0
 
     @property
+    def taken(self) -> int:
+        """Bytes that the peer's system has taken."""
+        return self._transport.taken if self._transport is not None else 0
+
+    @property
     def traffic(self) -> tuple[int, int]:
         """Bytes received and sent by the connection that is open now."""
         transport = self._transport

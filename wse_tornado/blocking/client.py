@@ -242,8 +242,9 @@ class WseClient:
         try:
             self._loop.run(
                 lambda: self._core.close(code, reason),
-                Deadline(None),  # the closing ends by itself, see `Limits.close_timeout`
+                Deadline(self._core.endpoint.limits.close_timeout + 1),
                 "close",
+                waiter=self._wait_while_taken,
             )
         except ConnectionNotReady:
             pass  # the loop has ended, and the sockets with it
@@ -258,6 +259,17 @@ class WseClient:
                     self._ordered.retire()
                     self._calls.retire()
             self._loop.release()
+
+    def _wait_while_taken(self, wait: Wait, seconds: float | None) -> bool:
+        """Wait for the closing, for as long as the server takes what was sent before it. An inline
+        handler that blocks the loop must not hold it up."""
+        before = self._core.taken
+        while not wait.wait(seconds):
+            taken = self._core.taken
+            if taken == before:
+                return False
+            before = taken
+        return True
 
     def drop(self, reason: str = Reason.BY_CLIENT) -> None:
         """Close with 1000 and ``reason``, without waiting.

@@ -107,8 +107,8 @@ class Transport(ABC):
 
     @property
     def first_waiting(self) -> tuple[int, int]:
-        """Of what waits, the part that was handed over when nothing waited ahead of it: its size
-        then, and what is left of it."""
+        """What was written when nothing waited ahead of it, and is not all taken yet: the size of
+        its largest message, and the bytes that are left of it."""
         return 0, 0
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 import ssl
 import sys
@@ -38,10 +39,6 @@ MAX_EARLY = 1024 * 1024  # bytes that may come with the handshake
 PATIENCE = 0.001
 RETRY = 0.05  # seconds until a socket is written again for which the system had no memory
 _NO_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})
-
-# Stands in a stream's place of the socket that was taken out of it.
-_GONE = socket.socket()
-_GONE.close()
 
 
 class PipeOwner(Protocol):
@@ -166,6 +163,7 @@ class TcpPipe(Pipe):
 
     __slots__ = (
         "_blocked",
+        "_calls_once",
         "_fd",
         "_loop",
         "_out",
@@ -188,6 +186,9 @@ class TcpPipe(Pipe):
         self._blocked = False  # `_out` holds something, or a write failed for good
         self._reading = False
         self._writing = False
+        # uvloop forgets its readers after it has called them once for a connection that was
+        # reset, although what came before the reset may need more than one call.
+        self._calls_once = not isinstance(self._loop, asyncio.BaseEventLoop)
 
     def start(self) -> None:
         self.resume_if_wanted()
@@ -225,11 +226,15 @@ class TcpPipe(Pipe):
                     size = self._sock.recv_into(room)
                 if size:
                     owner.frame_bytes_received(size)
+                    if self._calls_once:
+                        self._check_reset()
                     return True
             else:
                 data = self._recv(READ_SIZE)
                 if data:
                     owner.data_received(data)
+                    if self._calls_once:
+                        self._check_reset()
                     return True
         except (BlockingIOError, InterruptedError):
             return False
@@ -238,6 +243,10 @@ class TcpPipe(Pipe):
             return False
         self._got_eof()
         return False
+
+    def _check_reset(self) -> None:
+        if not self._gone and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._broken()
 
     def _got_eof(self) -> None:
         self._eof = True
@@ -457,6 +466,8 @@ class TlsPipe(TcpPipe):
             if self._paused:
                 self._stop_reading()
             self._start_writing()
+        if self._calls_once:
+            self._check_reset()
         return bool(chunks)
 
     def _read_pending(self) -> None:
@@ -685,7 +696,7 @@ def open_pipe(stream: IOStream, *, shared: bool = False) -> tuple[Pipe, bytes]:
     sock = stream.socket
     stream.set_close_callback(None)
     stream.io_loop.remove_handler(sock)
-    stream.socket = _GONE
+    stream.socket = _closed_socket()
     stream.close()
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -694,6 +705,14 @@ def open_pipe(stream: IOStream, *, shared: bool = False) -> tuple[Pipe, bytes]:
     if kind is SSLIOStream:
         return TlsPipe(cast(ssl.SSLSocket, sock), shared=shared), early
     return TcpPipe(sock, shared=shared), early
+
+
+@functools.cache
+def _closed_socket() -> socket.socket:
+    """Stands in streams in place of the sockets that were taken out of them."""
+    sock = socket.socket()
+    sock.close()
+    return sock
 
 
 def _drain(stream: IOStream) -> bytes:

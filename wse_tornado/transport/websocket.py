@@ -403,7 +403,8 @@ class WebSocket(Transport):
             self.flush()
 
     def _is_congested(self, size: int) -> None:
-        """The pipe did not take all of what was written; under the lock."""
+        """The pipe did not take all of what was written, of which ``size`` is the largest frame;
+        under the lock."""
         self.congested = True
         self._first_size = size
         self._first_end = self.bytes_out + self.thread_bytes - self._out_size
@@ -418,10 +419,10 @@ class WebSocket(Transport):
             out = self._out
             if out:
                 data = out[0] if len(out) == 1 else b"".join(out)
-                out.clear()
                 self._out_size = 0
                 if not self._pipe.write(data) and not self.congested:
-                    self._is_congested(len(data))
+                    self._is_congested(max(map(len, out)))
+                out.clear()
         finally:
             if lock is not None:
                 lock.release()
