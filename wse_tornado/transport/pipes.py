@@ -441,7 +441,7 @@ class TlsPipe(TcpPipe):
                 if len(data) < RECORD_SIZE and not self._sock.pending():
                     break
             pending = self._sock.pending() > 0
-        except ssl.SSLWantReadError:
+        except (ssl.SSLWantReadError, BlockingIOError, InterruptedError):
             pending = False
         except ssl.SSLWantWriteError:
             pending = False
@@ -554,6 +554,8 @@ class TlsPipe(TcpPipe):
         except (OSError, ValueError):
             pass
         self._blocked = True  # an unwrapped socket would write in plain
+        # OpenSSL takes data that comes now for an error, and an error would reset the connection.
+        self._recv = functools.partial(socket.socket.recv, self._sock)
         super()._shut()
 
 
