@@ -132,6 +132,7 @@ class ErrorCode(_Name):
     TIMEOUT = "wse.timeout"
     AUTH_TIMEOUT = "wse.auth-timeout"
     TOO_MANY_CALLS = "wse.too-many-calls"
+    NOT_DELIVERED = "wse.not-delivered"
 
 
 class Reason(_Name):

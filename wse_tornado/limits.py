@@ -96,7 +96,9 @@ class Limits:
     closed with 1013."""
 
     close_timeout: float = 3.0
-    """Time in which the peer must answer a close frame before the socket is closed anyway."""
+    """Time without progress after which a connection that is closing is cut: the peer takes
+    nothing of what waits to be sent (less than 4 KiB a second count as nothing), or does not answer
+    the close frame. A peer that broke the rules or did not keep up has no more than this in all."""
 
     heartbeat: float = 25.0
     """Silence after which a ping is sent; 0 turns the heartbeat off."""

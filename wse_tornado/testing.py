@@ -360,6 +360,7 @@ class _Stalled(Transport):
         self._transport = transport
         self._held: list[tuple[bytes, bool]] = []
         self.congested = True
+        self.heard = transport.heard
         conn._paused = True  # the silence is not the peer's fault
         conn._transport = self
         transport.pause_reading()
@@ -400,8 +401,8 @@ class _Stalled(Transport):
     def resume_reading(self) -> None:
         pass
 
-    def close(self, code: int, reason: str) -> None:
-        self._transport.close(code, reason)
+    def close(self, code: int, reason: str, *, patient: bool = True) -> None:
+        self._transport.close(code, reason, patient=patient)
 
     def abort(self) -> None:
         self._transport.abort()

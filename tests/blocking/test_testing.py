@@ -22,9 +22,6 @@ from wse_tornado.testing import Connector, Recorder, connect, serving
 
 from ..support import RawPeer, seconds
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["auto", "tornado"])
-
-
 # -- servers and clients
 
 
@@ -139,9 +136,8 @@ def test_wait_for_in_vain_tells_what_happened_instead() -> None:
 # -- faults, as a client sees them
 
 
-@TRANSPORTS
-def test_drop_looks_like_a_lost_connection(transport: Any) -> None:
-    with serving(transport=transport) as served:
+def test_drop_looks_like_a_lost_connection() -> None:
+    with serving() as served:
         with connect(served, "alice") as alice, connect(served, "bob") as bob:
             seen = Recorder().watch(alice)
             assert served.drop("alice") == 1
@@ -150,10 +146,9 @@ def test_drop_looks_like_a_lost_connection(transport: Any) -> None:
             assert served.drop() == 1
 
 
-@TRANSPORTS
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 3000, 4999])
-def test_close_arrives_with_code_and_reason(transport: Any, code: int) -> None:
-    with serving(transport=transport) as served, connect(served) as client:
+def test_close_arrives_with_code_and_reason(code: int) -> None:
+    with serving() as served, connect(served) as client:
         seen = Recorder().watch(client)
         assert served.close(code, "because") == 1
         assert seen.wait_for("when.closed", timeout=seconds(5)).args == (code, "because")
@@ -175,9 +170,8 @@ def test_a_reconnecting_client_comes_back_after_a_fault() -> None:
             seen.wait_for("when.ready", count=3, timeout=seconds(5))
 
 
-@TRANSPORTS
-def test_a_stalled_server_answers_nothing_until_it_resumes(transport: Any) -> None:
-    with serving(transport=transport) as served, connect(served) as client:
+def test_a_stalled_server_answers_nothing_until_it_resumes() -> None:
+    with serving() as served, connect(served) as client:
         called = Recorder()
         gate = threading.Event()
 

@@ -10,6 +10,8 @@ from tornado.websocket import websocket_connect
 from wse_tornado import (
     AsyncWseClient,
     AsyncWseServer,
+    WseClient,
+    WseServer,
 )
 
 from ..support import (
@@ -63,10 +65,14 @@ async def test_compression_is_negotiated_with_any_client() -> None:
     await server.stop()
 
 
-def test_an_unknown_transport_is_refused() -> None:
+@pytest.mark.parametrize("transport", ["auto", "tornado", "pigeon"])
+def test_the_argument_transport_is_ignored_with_a_warning(transport: str) -> None:
     for make in (
-        lambda: AsyncWseServer(transport="pigeon"),  # type: ignore[arg-type]
-        lambda: AsyncWseClient("ws://localhost", transport="pigeon"),  # type: ignore[arg-type]
+        lambda: AsyncWseServer(transport=transport),
+        lambda: AsyncWseClient("ws://localhost", transport=transport),
+        lambda: WseServer(transport=transport),
+        lambda: WseClient("ws://localhost", transport=transport),
     ):
-        with pytest.raises(ValueError, match="pigeon"):
+        with pytest.warns(DeprecationWarning, match="no effect") as caught:
             make()
+        assert [warning.filename for warning in caught] == [__file__]

@@ -128,18 +128,14 @@ def test_calls_above_max_pending_calls_are_answered_with_an_error(flavour: str) 
             assert calls()["calls_served"]["refused"] == 1
 
 
-TRANSPORTS = ("auto", "tornado")
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_follows_the_message_too_many_reaches_nobody(flavour: str, transport: Any) -> None:
+def test_what_follows_the_message_too_many_reaches_nobody(flavour: str) -> None:
     got: list[int] = []
     limits = Limits(message_rate=0.001, message_burst=4)
 
     def setup(server: Any) -> None:
         server.channel.on("n", lambda conn, payload: got.append(payload))
 
-    with serve(flavour, setup=setup, limits=limits, transport=transport) as served:
+    with serve(flavour, setup=setup, limits=limits) as served:
         with served.enter() as peer:  # which was the first of four
             frames = [peer.frame(TEXT, json.dumps(["n", i]).encode()) for i in range(50)]
             peer.sock.sendall(b"".join(frames))
@@ -252,15 +248,14 @@ async def test_a_paused_connection_still_gets_the_answer_it_waits_for() -> None:
         assert [await results.get() for _ in range(50)] == [n * 2 for n in range(50)]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_paused_connection_that_is_closed_ends_nevertheless(transport: Any) -> None:
+def test_a_paused_connection_that_is_closed_ends_nevertheless() -> None:
     stuck = threading.Event()
 
     def setup(server: Any) -> None:
         server.channel.on("n", lambda conn, payload: stuck.wait(seconds(10)))
 
     limits = Limits(max_queue=5, close_timeout=0.2)
-    with serve("blocking", setup=setup, limits=limits, transport=transport) as served:
+    with serve("blocking", setup=setup, limits=limits) as served:
         with served.enter() as peer:
             peer.sock.sendall(peer.frame(TEXT, b'["n"]') * 40)
             wait_until(served.paused)

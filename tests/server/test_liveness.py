@@ -1,9 +1,6 @@
 """Heartbeats of a server."""
 
 import asyncio
-from typing import Any
-
-import pytest
 
 from wse_tornado import (
     Limits,
@@ -36,13 +33,9 @@ async def test_a_heartbeat_of_zero_never_pings() -> None:
         assert conn._conn._heartbeat is None
 
 
-TRANSPORTS = ("auto", "tornado")
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_peer_that_answers_pings_has_a_latency(flavour: str, transport: Any) -> None:
+def test_the_peer_that_answers_pings_has_a_latency(flavour: str) -> None:
     limits = Limits(heartbeat=0.05, heartbeat_timeout=seconds(5))
-    with serve(flavour, limits=limits, transport=transport) as served, served.enter() as peer:
+    with serve(flavour, limits=limits) as served, served.enter() as peer:
         conn = served.conn()
         peer.sock.settimeout(0.01)
         for _ in range(1000):
@@ -55,11 +48,10 @@ def test_the_peer_that_answers_pings_has_a_latency(flavour: str, transport: Any)
         assert served.stats()["latency"]["max"] == conn.latency
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_pings_of_the_peer_are_a_sign_of_life(flavour: str, transport: Any) -> None:
+def test_pings_of_the_peer_are_a_sign_of_life(flavour: str) -> None:
     """It answers none of ours, and says nothing else."""
     limits = Limits(heartbeat=0.1, heartbeat_timeout=seconds(0.2))
-    with serve(flavour, limits=limits, transport=transport) as served, served.enter() as peer:
+    with serve(flavour, limits=limits) as served, served.enter() as peer:
         pings = 0
         while pings < 3:  # unheard, the first of them would have been the last
             opcode, _ = peer.recv_frame()

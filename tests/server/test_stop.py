@@ -145,7 +145,6 @@ def levels(served: Served) -> list[Any]:
     return [stats[name] for name in ("connections", "users", "strangers", "messages", "closings")]
 
 
-@pytest.mark.parametrize("transport", ["auto", "tornado"])
 @pytest.mark.parametrize(
     ("why", "closing"),
     [
@@ -154,12 +153,10 @@ def levels(served: Served) -> list[Any]:
         ("another protocol", (1000, "wse.protocol-error")),
     ],
 )
-def test_who_is_turned_away_at_the_door_leaves_no_trace(
-    why: str, closing: tuple[int, str], transport: Any
-) -> None:
+def test_who_is_turned_away_at_the_door_leaves_no_trace(why: str, closing: tuple[int, str]) -> None:
     """In an application that is not the server's own, and so goes on listening."""
     limits = Limits(max_connections=1)
-    with serve("async", limits=limits, transport=transport) as served:
+    with serve("async", limits=limits) as served:
 
         def mount() -> tuple[HTTPServer, int]:
             http = HTTPServer(Application(served.server.routes("/ws")))

@@ -43,17 +43,16 @@ def test_of_a_thousand_guesses_on_one_challenge_one_is_judged(flavour: str) -> N
         assert not served.server.clients
 
 
-@pytest.mark.parametrize("transport", ["auto", "tornado"])
-def test_a_compressed_bomb_is_not_unpacked(transport: str) -> None:
+def test_a_compressed_bomb_is_not_unpacked() -> None:
     """Some kilobytes that would become 50 MB."""
-    with serve("async", compression=True, transport=transport) as served:
+    with serve("async", compression=True) as served:
         with served.peer(headers={"Sec-WebSocket-Extensions": "permessage-deflate"}) as peer:
             assert "permessage-deflate" in peer.response_headers["sec-websocket-extensions"]
             packer = zlib.compressobj(9, zlib.DEFLATED, -15)
             bomb = packer.compress(b" " * 50_000_000) + packer.flush(zlib.Z_SYNC_FLUSH)
             with contextlib.suppress(OSError):
                 peer.send_frame(TEXT, bomb[:-4], rsv=0x40)
-            assert peer.wait_closed()[0] in (1009, 1006)
+            assert peer.wait_closed()[0] == 1009
         served.sockets(0)
 
 

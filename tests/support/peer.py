@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import socket
+import ssl
 import struct
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +43,14 @@ class RawPeer:
         self.pongs: list[bytes] = []
         self.answer_pings = True
         self.response_headers: dict[str, str] = {}
+        self._deflater: Any = None
+        self._inflater: Any = None
         sock.settimeout(seconds(10))
+
+    def use_deflate(self) -> None:
+        """Compress whole messages, and take compressed ones (RFC 7692)."""
+        self._deflater = zlib.compressobj(wbits=-15)
+        self._inflater = zlib.decompressobj(-15)
 
     # -- opening
 
@@ -55,12 +64,19 @@ class RawPeer:
         headers: dict[str, str] | None = None,
         host: str = "127.0.0.1",
         early: bytes = b"",
+        tls: ssl.SSLContext | None = None,
+        deflate: bool = False,
     ) -> "RawPeer":
         """Do the opening handshake as a client. Raises AssertionError unless it is answered 101.
 
         ``early`` is sent in the same packet as the request.
         """
-        peer = cls(socket.create_connection((host, port), timeout=seconds(10)), masks=True)
+        sock = socket.create_connection((host, port), timeout=seconds(10))
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname=host)
+        peer = cls(sock, masks=True)
+        if deflate:
+            headers = {"Sec-WebSocket-Extensions": "permessage-deflate", **(headers or {})}
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
             f"GET {path} HTTP/1.1",
@@ -80,11 +96,21 @@ class RawPeer:
             raise AssertionError(f"handshake answered with {status!r}")
         accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()
         assert peer.response_headers["sec-websocket-accept"] == accept
+        if deflate:
+            assert peer.response_headers["sec-websocket-extensions"] == "permessage-deflate"
+            peer.use_deflate()
         return peer
 
     @classmethod
-    def accept(cls, sock: socket.socket, *, protocol: str | None = DEFAULT_PROTOCOL) -> "RawPeer":
-        """Do the opening handshake as a server."""
+    def accept(
+        cls,
+        sock: socket.socket,
+        *,
+        protocol: str | None = DEFAULT_PROTOCOL,
+        deflate: bool = False,
+        early: bytes = b"",
+    ) -> "RawPeer":
+        """Do the opening handshake as a server; ``early`` is sent in the same packet."""
         peer = cls(sock, masks=False)
         _, headers = peer._read_head()
         accept = base64.b64encode(
@@ -98,7 +124,10 @@ class RawPeer:
         ]
         if protocol is not None:
             lines.append(f"Sec-WebSocket-Protocol: {protocol}")
-        peer.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+        if deflate:
+            lines.append("Sec-WebSocket-Extensions: permessage-deflate")
+            peer.use_deflate()
+        peer.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + early)
         peer.response_headers = headers
         return peer
 
@@ -117,6 +146,9 @@ class RawPeer:
 
     def frame(self, opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0) -> bytes:
         """The bytes of one frame."""
+        if self._deflater is not None and fin and not rsv and opcode in (TEXT, BINARY):
+            payload = self._deflater.compress(payload) + self._deflater.flush(zlib.Z_SYNC_FLUSH)
+            payload, rsv = payload[:-4], 0x40
         first = (0x80 if fin else 0) | rsv | opcode
         mask_bit = 0x80 if self.masks else 0
         size = len(payload)
@@ -176,7 +208,7 @@ class RawPeer:
         while len(self.buffer) < size:
             try:
                 chunk = self.sock.recv(65536)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 chunk = b""
             if not chunk:
                 raise Closed(1006, "")
@@ -187,7 +219,8 @@ class RawPeer:
     def recv_frame(self) -> tuple[int, bytes]:
         """The next frame, whatever it is."""
         first, second = self._exactly(2)
-        assert first & 0x70 == 0, "reserved bits are set"
+        compressed = self._inflater is not None and first & 0x40
+        assert first & 0x70 == 0 or compressed, "reserved bits are set"
         size = second & 0x7F
         if size == 126:
             (size,) = struct.unpack("!H", self._exactly(2))
@@ -198,6 +231,8 @@ class RawPeer:
         payload = self._exactly(size)
         if mask:
             payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+        if compressed:
+            payload = self._inflater.decompress(payload + b"\x00\x00\xff\xff")
         assert first & 0x80, "this peer expects whole messages"
         return first & 0x0F, payload
 
@@ -255,15 +290,21 @@ class RawServer:
         *,
         protocol: str | None = DEFAULT_PROTOCOL,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        deflate: bool = False,
+        early: bytes = b"",
     ) -> None:
         self.script = script
         self.protocol = protocol
+        self._tls = tls
+        self._deflate = deflate
+        self._early = early
         self.failures: list[BaseException] = []
         self.peers: list[RawPeer] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"ws://127.0.0.1:{self.port}"
+        self.url = f"{'ws' if tls is None else 'wss'}://127.0.0.1:{self.port}"
         self._acceptor = threading.Thread(target=self._accept, name="raw-server", daemon=True)
         self._acceptor.start()
 
@@ -279,7 +320,11 @@ class RawServer:
 
     def _serve(self, sock: socket.socket) -> None:
         try:
-            peer = RawPeer.accept(sock, protocol=self.protocol)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+            peer = RawPeer.accept(
+                sock, protocol=self.protocol, deflate=self._deflate, early=self._early
+            )
             self.peers.append(peer)
             self.script(peer)
         except Closed:

@@ -7,8 +7,9 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 UP, DOWN = "up", "down"
 FULL = 65536  # bytes under way in one direction before reading pauses
@@ -263,3 +264,65 @@ class FaultProxy:
         self._acceptor.join(5)
         for pipe in self._pipes:
             pipe.thread.join(5)
+
+
+class SlowProxy:
+    """A line of so many bytes a second each way, whose buffers are small; a context manager."""
+
+    def __init__(self, upstream: int, *, rate: int) -> None:
+        self.upstream = upstream
+        self.rate = rate
+        self._socks: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        self.port: int = self._listener.getsockname()[1]
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, name="slow-proxy", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            server.connect(("127.0.0.1", self.upstream))
+            self._socks += [client, server]
+            self._start(self._pass_on, client, server)
+            self._start(self._pass_on, server, client)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(4096):
+                sink.sendall(data)
+                time.sleep(len(data) / self.rate)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            for sock in (source, sink):
+                _shut(sock)
+
+    def __enter__(self) -> "SlowProxy":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        _shut(self._listener)
+        self._listener.close()
+        for sock in self._socks:
+            _shut(sock)
+        for thread in self._threads:
+            thread.join(5)
+        for sock in self._socks:
+            sock.close()
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass

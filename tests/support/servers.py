@@ -28,6 +28,7 @@ class Served:
     def __init__(self, server: Any, do: Callable[..., Any]) -> None:
         self.server = server
         self.do = do
+        self.tls: Any = None
         self.events: list[tuple[Any, ...]] = []
         when, add = server.when, self.events.append
         when.joined(lambda client, meta: add(("joined", client.cid, meta)))
@@ -44,7 +45,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"{'ws' if self.tls is None else 'wss'}://127.0.0.1:{self.port}"
 
     def stats(self) -> dict[str, Any]:
         """The server's statistics."""
@@ -159,6 +160,7 @@ def serve(
     if flavour == "blocking":
         server = WseServer(identify=identify, host="127.0.0.1", **options)
         served = Served(server, here)
+        served.tls = options.get("ssl_options")
         if setup is not None:
             setup(server)
         with server:
@@ -169,6 +171,7 @@ def serve(
     on_own_loop = AsyncWseServer(identify=identify, **options)
     with LoopThread("wse-tornado-test-loop") as loop:
         served = Served(on_own_loop, on_loop(loop))
+        served.tls = listening.get("ssl_options")
         if setup is not None:
             setup(on_own_loop)
         served.do(on_own_loop.listen, 0, "127.0.0.1", **listening)

@@ -1,4 +1,4 @@
-"""RFC 6455 over real sockets, on both transports and in both directions."""
+"""RFC 6455 over real sockets, on every pipe and in both directions."""
 
 import contextlib
 import json
@@ -10,45 +10,46 @@ from collections.abc import Iterator
 import pytest
 
 from wse_tornado import Limits, RpcDisconnected, WseClient
-from wse_tornado.transport.bare import BareTransport
-from wse_tornado.transport.tornado_ws import TornadoServerTransport
+from wse_tornado.transport.pipes import TcpPipe, TlsPipe
 
 from ..support import Closed, RawPeer, RawServer, Served, seconds, serve, wait_until
 from ..support.peer import BINARY, CLOSE, PING, PONG, TEXT
+from ..support.pipes import WAYS, On
 
 HELLO = b'["echo","hello",null]'
 
 
-@pytest.fixture(params=["auto", "tornado"])
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=WAYS, ids=str)
+def on(request: pytest.FixtureRequest) -> On:
+    way = request.param
+    assert isinstance(way, On)
+    return way
 
 
 @contextlib.contextmanager
-def echo_server(transport: str, **options: object) -> Iterator[Served]:
+def echo_server(on: On, **options: object) -> Iterator[Served]:
     def setup(server):
         server.channel.on("echo", lambda conn, payload: conn.send("echo", payload))
 
-    with serve("async", setup=setup, transport=transport, **options) as served:
+    with serve("async", setup=setup, **on.served, **options) as served:
         yield served
 
 
-def get_in(served: Served) -> RawPeer:
-    peer = served.peer()
+def get_in(served: Served, on: On) -> RawPeer:
+    peer = served.peer(**on.peer)
     peer.hi("user")
     peer.recv()
     return peer
 
 
-def test_the_transport_is_the_one_asked_for(transport: str) -> None:
-    kinds = {"auto": BareTransport, "tornado": TornadoServerTransport}
-    with echo_server(transport) as served, get_in(served):
+def test_the_pipe_is_the_direct_one(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on):
         (conn,) = served.hub.users.devices.values()
-        assert isinstance(conn._transport, kinds[transport])
+        assert type(conn._transport._pipe) is (TlsPipe if on.tls else TcpPipe)
 
 
-def test_a_fragmented_message_with_a_ping_inside(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_a_fragmented_message_with_a_ping_inside(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.send_frame(TEXT, HELLO[:5], fin=False)
         peer.send_frame(PING, b"are you there")
         peer.send_frame(0, HELLO[5:9], fin=False)
@@ -57,16 +58,16 @@ def test_a_fragmented_message_with_a_ping_inside(transport: str) -> None:
         assert peer.recv() == HELLO.decode()
 
 
-def test_one_byte_at_a_time(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_one_byte_at_a_time(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in peer.frame(TEXT, HELLO):
             peer.sock.sendall(bytes([byte]))
         assert peer.recv() == HELLO.decode()
 
 
-def test_many_messages_in_one_packet(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_many_messages_in_one_packet(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.sock.sendall(
             b"".join(peer.frame(TEXT, json.dumps(["echo", i, None]).encode()) for i in range(500))
         )
@@ -74,62 +75,62 @@ def test_many_messages_in_one_packet(transport: str) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 125, 126, 65535, 65536, 300_000])
-def test_messages_of_every_length_form(transport: str, size: int) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_messages_of_every_length_form(on: On, size: int) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         text = json.dumps(["echo", "x" * size, None], separators=(",", ":"))
         peer.send_text(text)
         assert peer.recv() == text
 
 
-def test_frames_that_come_with_the_request_are_not_lost(transport: str) -> None:
-    with echo_server(transport) as served:
+def test_frames_that_come_with_the_request_are_not_lost(on: On) -> None:
+    with echo_server(on) as served:
         masked = RawPeer(socket.socket(), masks=True)
         early = masked.frame(TEXT, b'["~wse:hi",{"identity":"early"},null]')
         masked.sock.close()
-        with served.peer(early=early) as peer:
+        with served.peer(early=early, **on.peer) as peer:
             assert peer.recv_message()[0] == "~wse:welcome"
 
 
-def test_text_may_not_be_other_than_utf8(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_text_may_not_be_other_than_utf8(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.send_frame(TEXT, b'["echo","\xff\xfe",null]')
         code, _ = peer.wait_closed()
-        assert code == (1007 if transport == "auto" else 1006)
+        assert code == 1007
         wait_until(lambda: not served.server.clients)
 
 
 @pytest.mark.parametrize("rsv", [0x40, 0x20, 0x10])
-def test_reserved_bits_end_the_connection(transport: str, rsv: int) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_reserved_bits_end_the_connection(on: On, rsv: int) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.send_frame(TEXT, HELLO, rsv=rsv)
         code, _ = peer.wait_closed()
-        assert code == (1002 if transport == "auto" else 1006)
+        # The first of them means that the message is compressed, which it is not.
+        assert code == (1007 if on.deflate and rsv == 0x40 else 1002)
 
 
-def test_an_unmasked_frame_of_a_client_ends_the_connection() -> None:
-    with echo_server("auto") as served, get_in(served) as peer:
+def test_an_unmasked_frame_of_a_client_ends_the_connection(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.masks = False
         peer.send_frame(TEXT, HELLO)
         assert peer.sock.recv(4)[2:] == struct.pack("!H", 1002)
 
 
-def test_a_message_above_the_bound_ends_with_1009(transport: str) -> None:
-    with echo_server(transport, limits=Limits(max_message_size=1000)) as served:
-        with get_in(served) as peer:
+def test_a_message_above_the_bound_ends_with_1009(on: On) -> None:
+    with echo_server(on, limits=Limits(max_message_size=1000)) as served:
+        with get_in(served, on) as peer:
             at_bound = json.dumps(["echo", "x" * 1000])[:10] + "x" * 986 + '"]' + "  "
             assert len(at_bound) == 1000
             peer.send_text(at_bound)
             assert len(peer.recv_message()[1]) == 986
-        with get_in(served) as peer:
+        with get_in(served, on) as peer:
             with contextlib.suppress(OSError):
                 peer.send_text('["echo","' + "x" * 2000 + '"]')
             code, _ = peer.wait_closed()
-            # Tornado writes the code and cuts at once, so that the cut may come first.
-            assert code == 1009 if transport == "auto" else code in (1009, 1006)
+            assert code == 1009
 
 
-def test_the_close_handshake_is_answered_with_the_same_code(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_the_close_handshake_is_answered_with_the_same_code(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.send_frame(CLOSE, struct.pack("!H", 4321) + b"enough")
         opcode, payload = peer.recv_frame()
         assert (opcode, payload[:2]) == (CLOSE, struct.pack("!H", 4321))
@@ -137,27 +138,27 @@ def test_the_close_handshake_is_answered_with_the_same_code(transport: str) -> N
         wait_until(lambda: ("disconnected", "user", 4321, "enough") in served.events)
 
 
-def test_a_close_frame_without_a_code(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_a_close_frame_without_a_code(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.send_frame(CLOSE)
         assert peer.recv_frame()[0] == CLOSE
         wait_until(lambda: "disconnected" in served.names())
         (event,) = [e for e in served.events if e[0] == "disconnected"]
-        assert event[2] == (1005 if transport == "auto" else 1006)
+        assert event[2] == 1005
 
 
-def test_a_peer_that_vanishes_is_1006(transport: str) -> None:
-    with echo_server(transport) as served:
-        get_in(served).kill()
+def test_a_peer_that_vanishes_is_1006(on: On) -> None:
+    with echo_server(on) as served:
+        get_in(served, on).kill()
         wait_until(lambda: ("disconnected", "user", 1006, "") in served.events)
-        with get_in(served) as peer:
-            peer.sock.shutdown(socket.SHUT_WR)
+        with get_in(served, on) as peer:
+            socket.socket.shutdown(peer.sock, socket.SHUT_WR)  # under the TLS layer
             assert peer.wait_closed() == (1006, "")
 
 
-def test_a_peer_that_does_not_answer_the_close_frame_is_cut(transport: str) -> None:
-    with echo_server(transport, limits=Limits(close_timeout=0.1)) as served:
-        with get_in(served) as peer:
+def test_a_peer_that_does_not_answer_the_close_frame_is_cut(on: On) -> None:
+    with echo_server(on, limits=Limits(close_timeout=0.1)) as served:
+        with get_in(served, on) as peer:
             served.do(served.server.drop_client, "user", "go")
             opcode, payload = peer.recv_frame()
             assert (opcode, payload) == (CLOSE, struct.pack("!H", 1000) + b"go")
@@ -168,8 +169,8 @@ def test_a_peer_that_does_not_answer_the_close_frame_is_cut(transport: str) -> N
                 pass
 
 
-def test_messages_after_our_close_frame_reach_nobody(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_messages_after_our_close_frame_reach_nobody(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         served.server.channel.on("late", lambda conn, payload: served.events.append(("late",)))
         served.do(served.server.drop_client, "user")
         for _ in range(5):
@@ -178,8 +179,8 @@ def test_messages_after_our_close_frame_reach_nobody(transport: str) -> None:
         assert "late" not in served.names()
 
 
-def test_messages_before_the_peers_close_frame_are_all_handled(transport: str) -> None:
-    with echo_server(transport, limits=Limits(max_queue=5)) as served, get_in(served) as peer:
+def test_messages_before_the_peers_close_frame_are_all_handled(on: On) -> None:
+    with echo_server(on, limits=Limits(max_queue=5)) as served, get_in(served, on) as peer:
         got = []
         served.server.channel.on("count", lambda conn, payload: got.append(payload))
         stream = [peer.frame(TEXT, json.dumps(["count", i]).encode()) for i in range(300)]
@@ -188,8 +189,8 @@ def test_messages_before_the_peers_close_frame_are_all_handled(transport: str) -
         assert got == list(range(300))
 
 
-def test_binary_frames_carry_utf8_json(transport: str) -> None:
-    with echo_server(transport) as served, get_in(served) as peer:
+def test_binary_frames_carry_utf8_json(on: On) -> None:
+    with echo_server(on) as served, get_in(served, on) as peer:
         peer.send_frame(BINARY, HELLO)
         assert peer.recv() == HELLO.decode()
 
@@ -202,7 +203,7 @@ def welcome(peer: RawPeer) -> None:
     peer.send("~wse:welcome", None, None)
 
 
-def test_a_client_masks_every_frame_with_a_fresh_key(transport: str) -> None:
+def test_a_client_masks_every_frame_with_a_fresh_key(on: On) -> None:
     keys = []
 
     def script(peer: RawPeer) -> None:
@@ -215,7 +216,7 @@ def test_a_client_masks_every_frame_with_a_fresh_key(transport: str) -> None:
                 peer.send("~wse:welcome", None, None)
         peer.close()
 
-    with RawServer(script) as server, WseClient(server.url, transport=transport) as client:
+    with RawServer(script, **on.raw_server) as server, WseClient(server.url, **on.client) as client:
         client.connect("me")
         client.send("one", 1)
         client.send("two", 2)
@@ -238,7 +239,7 @@ def test_a_client_refuses_masked_frames() -> None:
         assert client.wait(timeout=seconds(5))
 
 
-def test_a_client_reads_fragments_and_answers_pings(transport: str) -> None:
+def test_a_client_reads_fragments_and_answers_pings(on: On) -> None:
     def script(peer: RawPeer) -> None:
         welcome(peer)
         peer.send_frame(TEXT, b'["news",', fin=False)
@@ -247,18 +248,18 @@ def test_a_client_reads_fragments_and_answers_pings(transport: str) -> None:
         assert peer.recv_frame() == (PONG, b"x")
         peer.wait_closed()
 
-    with RawServer(script) as server, WseClient(server.url, transport=transport) as client:
+    with RawServer(script, **on.raw_server) as server, WseClient(server.url, **on.client) as client:
         client.connect("me")
         assert client.wait_for("news", timeout=seconds(5)) == "fragmented"
 
 
-def test_a_close_frame_right_after_the_handshake_is_understood(transport: str) -> None:
+def test_a_close_frame_right_after_the_handshake_is_understood(on: On) -> None:
     from wse_tornado import ConnectionFailed
 
     def script(peer: RawPeer) -> None:
         peer.close(1013, "later")
 
-    with RawServer(script) as server, WseClient(server.url, transport=transport) as client:
+    with RawServer(script, **on.raw_server) as server, WseClient(server.url, **on.client) as client:
         with pytest.raises(ConnectionFailed, match="1013 later"):
             client.connect("me")
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..backoff import Backoff
 from ..core.connector import Connector, Generation
 from ..core.dispatch import LoopDispatcher
-from ..core.shared import TransportChoice, check_closing
+from ..core.shared import check_closing, ignore_transport
 from ..errors import CloseCode, ConnectionNotReady, Reason
 from ..faces import ClientFace
 from ..limits import Limits
@@ -44,8 +44,9 @@ class AsyncWseClient(ClientFace):
         expose_errors: bool = False,
         generation: Generation = "current",
         compression: bool | Mapping[str, Any] = False,
-        transport: TransportChoice = "auto",
+        transport: Any = None,
     ) -> None:
+        ignore_transport(transport)
         self._connector = Connector(
             dispatcher=LoopDispatcher(),
             inline=True,
@@ -59,7 +60,6 @@ class AsyncWseClient(ClientFace):
             expose_errors=expose_errors,
             generation=generation,
             compression=compression,
-            transport=transport,
         )
 
     async def connect(

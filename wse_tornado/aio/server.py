@@ -14,7 +14,7 @@ from ..admission import AuthRequest
 from ..core.dispatch import LoopDispatcher
 from ..core.hub import Hub
 from ..core.server_connection import ServerConnection
-from ..core.shared import TransportChoice
+from ..core.shared import ignore_transport
 from ..core.users import User
 from ..errors import Reason
 from ..faces import ServerFace
@@ -35,8 +35,7 @@ class AsyncWseServer(ServerFace[AsyncClientIdentity]):
 
     Args:
         identify: As of `WseServer`; it must not block, and may be a coroutine function.
-        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
-            "tornado" leaves the frames of all connections to it.
+        transport: Without effect; deprecated.
 
     The other arguments are those of `WseServer`.
 
@@ -56,8 +55,9 @@ class AsyncWseServer(ServerFace[AsyncClientIdentity]):
         expose_errors: bool = False,
         allowed_origins: Iterable[str] | None = None,
         compression: bool | Mapping[str, Any] = False,
-        transport: TransportChoice = "auto",
+        transport: Any = None,
     ) -> None:
+        ignore_transport(transport)
         self._hub = Hub(
             dispatcher=LoopDispatcher(),
             inline=True,
@@ -72,7 +72,6 @@ class AsyncWseServer(ServerFace[AsyncClientIdentity]):
             expose_errors=expose_errors,
             allowed_origins=allowed_origins,
             compression=compression,
-            transport=transport,
         )
         self._listener = Listener(self._hub)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from ..backoff import Backoff
 from ..core.connection import Life
 from ..core.connector import Connector, Generation
-from ..core.shared import TransportChoice, check_closing, check_timeout
+from ..core.shared import check_closing, check_timeout, ignore_transport
 from ..errors import (
     CloseCode,
     ConnectionFailed,
@@ -59,9 +59,9 @@ class WseClient(ClientFace):
         limits: Bounds; see `Limits`.
         expose_errors: Tell callers the stack of a procedure that raised.
         generation: "older" calls servers of the wire's versions 4.0 to 4.7.
-        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
-        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
-            "tornado" leaves the frames of all connections to it.
+        compression: Offer permessage-deflate (RFC 7692) for messages of 256 bytes and more: True,
+            or a dictionary with ``compression_level`` and ``mem_level``.
+        transport: Without effect; deprecated.
         dispatch: "threads", or "manual": then nothing runs by itself, and `run` or `poll` run
             handlers and procedures on the thread that calls them.
         loop: A `LoopThread` of your own; by default all blocking objects share one.
@@ -83,10 +83,11 @@ class WseClient(ClientFace):
         expose_errors: bool = False,
         generation: Generation = "current",
         compression: bool | Mapping[str, Any] = False,
-        transport: TransportChoice = "auto",
+        transport: Any = None,
         dispatch: Literal["threads", "manual"] = "threads",
         loop: LoopThread | None = None,
     ) -> None:
+        ignore_transport(transport)
         limits = limits or Limits()
         self._loop = loop or LoopThread.shared()
         self._manual: ManualRunner | None = None
@@ -114,7 +115,6 @@ class WseClient(ClientFace):
             expose_errors=expose_errors,
             generation=generation,
             compression=compression,
-            transport=transport,
         )
         # Two locks: the loop thread takes the first, so nobody who holds it may wait.
         self._lock = threading.Lock()
@@ -187,8 +187,10 @@ class WseClient(ClientFace):
         return self._run(jump, deadline, "jump", serving=True, late=ConnectTimeout)
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = Reason.BY_CLIENT) -> None:
-        """Close, whatever the client is doing, and wait for its socket (``Limits.close_timeout``
-        at most).
+        """Close, whatever the client is doing, and wait for its socket.
+
+        What was sent before leaves first, for as long as the server takes it. If it takes nothing
+        for ``Limits.close_timeout`` seconds, the rest is lost, and the ``error`` signal tells so.
 
         Ends a connect, a reconnection, and every wait. Handlers stay registered, and the client
         may connect again. Closing twice is no error.
@@ -208,6 +210,7 @@ class WseClient(ClientFace):
                 lambda: self._connector.close(code, reason),
                 Deadline(self._connector.shared.limits.close_timeout + 1),
                 "close",
+                waiter=self._wait_while_taken,
             )
         except ConnectionNotReady:
             pass  # the loop has ended, and the sockets with it
@@ -222,6 +225,17 @@ class WseClient(ClientFace):
                     self._ordered.retire()
                     self._calls.retire()
             self._loop.release()
+
+    def _wait_while_taken(self, wait: Wait, seconds: float | None) -> bool:
+        """Wait for the closing, for as long as the server takes what was sent before it. An inline
+        handler that blocks the loop must not hold it up."""
+        before = self._connector.taken
+        while not wait.wait(seconds):
+            taken = self._connector.taken
+            if taken == before:
+                return False
+            before = taken
+        return True
 
     def drop(self, reason: str = Reason.BY_CLIENT) -> None:
         """Close with 1000 and ``reason``, without waiting.

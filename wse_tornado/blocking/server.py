@@ -13,7 +13,7 @@ from ..aio.listener import Listener
 from ..aio.pages import PageRule, check_rules
 from ..core.hub import Hub
 from ..core.server_connection import ServerConnection
-from ..core.shared import TransportChoice
+from ..core.shared import ignore_transport
 from ..core.users import User
 from ..errors import ConnectionNotReady, Reason
 from ..faces import ServerFace
@@ -49,9 +49,11 @@ class WseServer(ServerFace[ClientIdentity]):
         expose_errors: Tell callers the stack of a procedure that raised.
         allowed_origins: Origins of pages that may connect besides those Tornado allows, such as
             ``["https://example.com"]``; ``["*"]`` allows all.
-        compression: Offer permessage-deflate (RFC 7692): True, or Tornado's options.
-        transport: "auto" takes plain TCP connections over from Tornado, which is faster;
-            "tornado" leaves the frames of all connections to it.
+        compression: Accept permessage-deflate (RFC 7692) for messages of 256 bytes and more: True,
+            or a dictionary with ``compression_level``, ``mem_level``, and
+            ``server_no_context_takeover=True``, which saves memory and lets a broadcast be
+            compressed once.
+        transport: Without effect; deprecated.
         ssl_options: An ``ssl.SSLContext`` to serve ``wss://``.
         xheaders: Believe ``X-Real-Ip`` and ``X-Forwarded-For``; only behind your own proxy.
         handlers: Rules of pages beside the socket, as ``tornado.web.Application`` takes them:
@@ -80,7 +82,7 @@ class WseServer(ServerFace[ClientIdentity]):
         expose_errors: bool = False,
         allowed_origins: Iterable[str] | None = None,
         compression: bool | Mapping[str, Any] = False,
-        transport: TransportChoice = "auto",
+        transport: Any = None,
         ssl_options: ssl.SSLContext | dict[str, Any] | None = None,
         xheaders: bool = False,
         handlers: Iterable[PageRule] = (),
@@ -88,6 +90,7 @@ class WseServer(ServerFace[ClientIdentity]):
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ValueError(f"port is a number from 0 to 65535, not {port!r}")
+        ignore_transport(transport)
         limits = limits or Limits()
         self._loop = loop or LoopThread.shared()
         self._ordered = Workers("wse-tornado-server", limits.max_workers)
@@ -106,7 +109,6 @@ class WseServer(ServerFace[ClientIdentity]):
             expose_errors=expose_errors,
             allowed_origins=allowed_origins,
             compression=compression,
-            transport=transport,
         )
         self._listener = Listener(self._hub)
         self._wanted_port = port

@@ -43,6 +43,7 @@ from .shared import Shared, handler_error, tell_error
 __all__ = ["BaseConnection", "Life", "PackedCall", "TokenBucket"]
 
 OVERFLOW = 10  # times max_queue: where a queue ends that may not pause reading
+PING_PAYLOAD = b"?"  # tells the answer from pongs that nobody asked for
 
 
 class Life(Enum):
@@ -127,7 +128,6 @@ class BaseConnection(ABC):
         self.lane: Lane = lane or shared.dispatcher.lane(self._handler_failed)
         self._bucket: TokenBucket | None = None  # a server may limit the rate of messages
         self._paused = False
-        self._heard = time.monotonic()
         self._pinged = 0.0
         self._heartbeat: asyncio.TimerHandle | None = None
         self._transport: Transport | None = None
@@ -163,15 +163,15 @@ class BaseConnection(ABC):
     def attach(self, transport: Transport) -> None:
         """Begin: from now on messages may arrive."""
         self._transport = transport
-        self._schedule_heartbeat()
+        if self._shared.limits.heartbeat:
+            self._beat_in(self._shared.limits.heartbeat)
 
     def message_received(self, data: str | bytes) -> None:
         """One message from the transport."""
-        self._heard = time.monotonic()
         if self.life is Life.ENDED:
             return
         self._counters.messages_in += 1
-        if self._bucket is not None and not self._bucket.take(self._heard):
+        if self._bucket is not None and not self._bucket.take(time.monotonic()):
             self._cut(CloseCode.POLICY_VIOLATION, Reason.RATE_LIMIT)
             return
         try:
@@ -278,7 +278,7 @@ class BaseConnection(ABC):
     def _resume(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
-            self._heard = time.monotonic()  # the silence was this end's own
+            self._transport.heard = time.monotonic()  # the silence was our own
             self._transport.resume_reading()
 
     # -- calls served here
@@ -380,7 +380,7 @@ class BaseConnection(ABC):
         transport = self._transport
         if self.life is Life.ENDED or transport is None:
             return False
-        if transport.congested and transport.buffered + len(data) > self._send_limit:
+        if transport.congested and self._overfills(transport, len(data)):
             self.end_slow()
             return False
         self._counters.messages_out += 1
@@ -393,11 +393,22 @@ class BaseConnection(ABC):
         transport = self._transport
         if self.life is Life.ENDED or transport is None:
             return False
-        if transport.congested and transport.buffered + len(message.payload) > self._send_limit:
+        if transport.congested and self._overfills(transport, len(message.payload)):
             return False
         self._counters.messages_out += 1
         transport.send_shared(message)
         return True
+
+    def _overfills(self, transport: Transport, size: int) -> bool:
+        """Whether so many bytes more are too many for the send buffer."""
+        waiting = transport.buffered + size
+        if waiting <= self._send_limit:
+            return False
+        # What is larger than the bound by itself goes out if nothing waits ahead of it. Then it
+        # must not be held against what follows it, or a large answer would end a connection
+        # whose peer reads as fast as it can.
+        first, left = transport.first_waiting
+        return first <= self._send_limit or waiting - left > self._send_limit
 
     def end_slow(self) -> None:
         """The peer does not keep up: end the connection rather than wait or grow."""
@@ -407,6 +418,11 @@ class BaseConnection(ABC):
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
         return self._transport.buffered if self._transport is not None else 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the peer's system has taken."""
+        return self._transport.taken if self._transport is not None else 0
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -516,45 +532,57 @@ class BaseConnection(ABC):
 
     def pong_received(self, payload: bytes) -> None:
         """The peer answered a ping."""
-        self._heard = time.monotonic()
-        if self._pinged:  # a pong nobody asked for says nothing about the latency
-            self.latency = self._heard - self._pinged
+        if self._pinged and payload == PING_PAYLOAD:  # one nobody asked for tells no latency
+            self.latency = time.monotonic() - self._pinged
             self._pinged = 0.0
             if self._heartbeat is not None and self.life is not Life.ENDED:
                 self._heartbeat.cancel()
-                self._schedule_heartbeat()
-
-    def sign_of_life(self) -> None:
-        """Something arrived that is no message."""
-        self._heard = time.monotonic()
+                self._beat_in(self._shared.limits.heartbeat)
 
     def send_buffer_drained(self) -> None:  # noqa: B027 - of no interest to a server
         """What waited to be sent has left."""
 
-    def _schedule_heartbeat(self) -> None:
-        limits = self._shared.limits
-        if limits.heartbeat:
-            due = self._heard + limits.heartbeat - time.monotonic()
-            self._heartbeat = asyncio.get_running_loop().call_later(max(due, 0.001), self._beat)
+    def _beat_in(self, seconds: float) -> None:
+        self._heartbeat = asyncio.get_running_loop().call_later(seconds, self._beat)
 
     def _beat(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
         limits = self._shared.limits
+        if self._paused:
+            # Nothing is read, so that nothing is to be expected; and the peer, whose pings wait
+            # with all the rest, must not take our silence for the end.
+            transport.keep_alive()
+            self._beat_in(limits.heartbeat)
+            return
         now = time.monotonic()
-        if self._paused or now - self._heard < limits.heartbeat:
-            if self._paused:
-                self._heard = now
-            self._schedule_heartbeat()
+        silent = now - transport.heard
+        if silent < limits.heartbeat:
+            if transport.in_message:
+                # The peer's pings wait behind a message that is long on its way, and we have
+                # nothing to say before it is here.
+                transport.keep_alive()
+            self._beat_in(max(limits.heartbeat - silent, 0.001))
             return
         self._pinged = now
-        if self._transport is not None:
-            self._transport.ping(b"")
+        transport.ping(PING_PAYLOAD)
+        self._await_answer(transport.taken)
+
+    def _await_answer(self, taken: int) -> None:
         self._heartbeat = asyncio.get_running_loop().call_later(
-            limits.heartbeat_timeout, self._check_answer
+            self._shared.limits.heartbeat_timeout, self._check_answer, taken
         )
 
-    def _check_answer(self) -> None:
-        if self._heard >= self._pinged or self._paused:
-            self._schedule_heartbeat()
+    def _check_answer(self, taken_before: int) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        taken = transport.taken
+        if self._paused or transport.heard >= self._pinged:
+            self._beat()
+        elif taken > taken_before:
+            self._await_answer(taken)  # the ping waits behind what is on its way
         else:
             self._cut(CloseCode.ABNORMAL_CLOSURE, Reason.HEARTBEAT)
 
@@ -564,7 +592,8 @@ class BaseConnection(ABC):
         """Close from this end: over at once for this side, with a close handshake for the peer."""
         if self.life is not Life.ENDED:
             if self._transport is not None:
-                self._transport.close(code, reason)
+                # `stop` waits for all connections, and must end whatever one of them does.
+                self._transport.close(code, reason, patient=code != CloseCode.SERVICE_RESTART)
             self._end(code, reason)
 
     def abort(self) -> None:
@@ -580,14 +609,26 @@ class BaseConnection(ABC):
                 if code == CloseCode.ABNORMAL_CLOSURE:
                     self._transport.abort()
                 else:
-                    self._transport.close(code, reason)
+                    self._transport.close(code, reason, patient=False)
             self._end(code, reason)
 
     def connection_lost(self, code: int, reason: str) -> None:
         """The transport is gone."""
         self._end(code, reason)
         transport, self._transport = self._transport, None
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         if transport is not None:
+            # A peer that did not keep up has been told of by its closing already.
+            if transport.undelivered and self.ended_with[0] != CloseCode.TRY_AGAIN_LATER:
+                self._report(
+                    WseError(
+                        ErrorCode.NOT_DELIVERED,
+                        {"bytes": transport.undelivered},
+                        f"{transport.undelivered} bytes that were sent before the closing were "
+                        "not delivered: the other end took nothing any more",
+                    )
+                )
             self._counters.bytes_in += transport.bytes_in
             self._counters.bytes_out += transport.bytes_out + transport.thread_bytes
             self._counters.messages_out += transport.thread_messages

@@ -37,7 +37,7 @@ from .connection import Life
 from .dial import PASSING_CODES, Dialer, check_url, is_passing
 from .dispatch import Dispatcher, Lane
 from .inbox import Inbox
-from .shared import Shared, TransportChoice, check_timeout, handler_error, tell, tell_error
+from .shared import Shared, check_timeout, handler_error, tell, tell_error
 
 __all__ = ["Connector", "Generation"]
 
@@ -73,7 +73,6 @@ class Connector:
         expose_errors: bool,
         generation: Generation,
         compression: bool | Mapping[str, Any],
-        transport: TransportChoice,
     ) -> None:
         if not callable(url):
             check_url(url)
@@ -99,7 +98,6 @@ class Connector:
             timeout=check_timeout(timeout),
             expose_errors=expose_errors,
             logger=logger,
-            transport=transport,
         )
         self._dialer = Dialer(
             self.shared,
@@ -234,6 +232,11 @@ class Connector:
             await self._wait_for_change()
         if self.status is Status.OFFLINE:  # nobody has connected anew meanwhile
             self.shared.dispatcher.cancel_calls()
+
+    @property
+    def taken(self) -> int:
+        """Bytes that servers have taken of what these sockets sent. Any thread."""
+        return sum(conn.taken for conn in tuple(self._sockets))
 
     def abort(self) -> None:
         """Cut the sockets of what `close` did not end."""

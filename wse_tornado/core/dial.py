@@ -1,4 +1,4 @@
-"""Reaching a server: Tornado's handshake, the choice of the transport, and which failures pass."""
+"""Reaching a server: Tornado's handshake, what takes over after it, and which failures pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from ..errors import CloseCode, ConnectionFailed, ConnectTimeout, WseError, origin_of
-from ..transport.bare import bare_transport, take_idle_socket
+from ..transport.deflate import agreed
+from ..transport.pipes import open_pipe
 from ..transport.resolver import DaemonResolver
-from ..transport.tornado_ws import TornadoClientTransport
+from ..transport.websocket import WebSocket
 from .connection import BaseConnection
 from .shared import Shared
 
@@ -84,6 +85,7 @@ class Dialer:
                 resolver=DaemonResolver(),
             )
         )
+        connecting.add_done_callback(_stop_tornado)
         # Tornado cannot be told to stop connecting: what nobody waits for any more is closed as
         # soon as it is open. Its own time-outs bound that.
         try:
@@ -108,40 +110,43 @@ class Dialer:
             ) from exc
 
     async def attach(self, ws: WebSocketClientConnection, conn: BaseConnection) -> None:
-        """Give the connection its transport: a bare socket where only TCP is below the frames and
-        nothing has come yet, else Tornado's."""
+        """Give the connection its transport.
+
+        Raises:
+            ConnectionFailed: The server agreed to a compression that was not offered.
+        """
         shared = self._shared
-        protocol = ws.protocol
-        sock = None
-        if (
-            shared.transport == "auto"
-            and protocol is not None
-            and protocol.stream is not None
-            and "Sec-WebSocket-Extensions" not in (ws.headers or {})
-            and ws.read_queue.empty()
-            and not protocol.client_terminated
-        ):
-            sock = take_idle_socket(protocol.stream)
-        if sock is None:
-            conn.attach(TornadoClientTransport(ws, conn, shared.limits.close_timeout))
-            return
-        ws.close()  # Tornado's part is over
-        transport = bare_transport(
-            sock,
+        protocol, ws.protocol = ws.protocol, None  # or Tornado warns of an unclosed connection
+        assert protocol is not None and protocol.stream is not None
+        deflate = None
+        try:
+            if self._compression is not None:
+                answer = HTTPHeaders(ws.headers or {}).get("Sec-WebSocket-Extensions", "")
+                deflate = agreed(answer, self._compression)
+        except ValueError as exc:
+            protocol.stream.close()
+            conn.connection_lost(CloseCode.ABNORMAL_CLOSURE, "")
+            raise ConnectionFailed(None, {"origin": origin_of(exc)}, str(exc)) from exc
+        pipe, early = open_pipe(protocol.stream, shared=self._threads)
+        transport = WebSocket(
+            pipe,
             conn,
             is_client=True,
             max_message_size=shared.limits.max_message_size,
             close_timeout=shared.limits.close_timeout,
             io=shared.dispatcher.io,
-            shared=self._threads,
+            deflate=deflate,
         )
-        conn.attach(transport)  # before the socket is read
-        try:
-            await asyncio.get_running_loop().create_connection(lambda: transport, sock=sock)
-        except BaseException:
-            sock.close()
-            conn.connection_lost(CloseCode.ABNORMAL_CLOSURE, "")
-            raise
+        conn.attach(transport)
+        transport.start(early)
+
+
+def _stop_tornado(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+    """End Tornado's loop over the frames before it has read any: it begins in the next turn."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        protocol = connecting.result().protocol
+        if protocol is not None:
+            protocol.client_terminated = True
 
 
 def _close_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:

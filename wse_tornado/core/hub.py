@@ -16,7 +16,7 @@ from ..signals import ServerSignals
 from ..transport.base import SharedMessage
 from .dispatch import Dispatcher
 from .server_connection import ServerConnection
-from .shared import Shared, TransportChoice, check_timeout, tell
+from .shared import Shared, check_timeout, tell
 from .users import Device, User, Users, deliver
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class Hub:
         expose_errors: bool,
         allowed_origins: Iterable[str] | None,
         compression: bool | Mapping[str, Any],
-        transport: TransportChoice,
     ) -> None:
         if isinstance(conn_per_user, bool) or not isinstance(conn_per_user, int):
             raise TypeError(f"conn_per_user is a number of devices, not {conn_per_user!r}")
@@ -75,7 +74,6 @@ class Hub:
             timeout=check_timeout(timeout),
             expose_errors=expose_errors,
             logger=logger,
-            transport=transport,
         )
         self.conn_per_user = conn_per_user
         self.compression: dict[str, Any] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -99,7 +100,7 @@ class ServerConnection(BaseConnection):
         self.meta: dict[str, Any] = {}
         limits = shared.limits
         if limits.message_rate:
-            self._bucket = TokenBucket(limits.message_rate, limits.message_burst, self._heard)
+            self._bucket = TokenBucket(limits.message_rate, limits.message_burst, time.monotonic())
         self._admission: Admission | None = Admission(
             challenges=gate.challenge_handler is not None,
             verifies=gate.verify_handler is not None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import ErrorCode, WseError, origin_of, text_of
 from ..events import Channel, Handler, Signal
@@ -17,19 +18,16 @@ from .dispatch import Dispatcher, Done, Lane
 
 __all__ = [
     "Shared",
-    "TransportChoice",
     "check_closing",
     "check_timeout",
     "handler_error",
+    "ignore_transport",
     "tell",
     "tell_error",
 ]
 
 S = TypeVar("S")
 C = TypeVar("C", bound=Channel)
-
-# "auto" takes plain TCP connections over from Tornado; "tornado" leaves all to it.
-TransportChoice = Literal["auto", "tornado"]
 
 
 class Shared(Generic[S, C]):
@@ -59,11 +57,7 @@ class Shared(Generic[S, C]):
         timeout: float,
         expose_errors: bool,
         logger: logging.Logger,
-        transport: TransportChoice = "auto",
     ) -> None:
-        if transport not in ("auto", "tornado"):
-            raise ValueError(f'transport is "auto" or "tornado", not {transport!r}')
-        self.transport = transport
         self.when = when
         self.protocol = protocol
         self.types = internal_types_of(protocol)
@@ -79,6 +73,16 @@ class Shared(Generic[S, C]):
         self.on_served: set[Callable[[], None]] = set()  # told when a call of a peer has ended
         self.expose_errors = expose_errors
         self.logger = logger
+
+
+def ignore_transport(transport: Any) -> None:
+    """Warn the caller of a constructor that was given ``transport=``."""
+    if transport is not None:
+        warnings.warn(
+            "transport= has no effect any more: all connections use the library's own frames",
+            DeprecationWarning,
+            stacklevel=3,
+        )
 
 
 def tell(lane: Lane, signal: Signal, *args: Any) -> None:

@@ -12,7 +12,6 @@ from typing import Protocol
 
 __all__ = ["LoopIO", "Receiver", "SharedMessage", "Transport", "cut_reason"]
 
-READ_SIZE = 256 * 1024
 MAX_REASON_BYTES = 123  # RFC 6455 5.5: a control frame holds 125 bytes, two are the close code
 
 
@@ -23,10 +22,7 @@ class Receiver(Protocol):
         """One whole message: ``str`` from a text frame, ``bytes`` from a binary one."""
 
     def pong_received(self, payload: bytes) -> None:
-        """The peer answered a ping."""
-
-    def sign_of_life(self) -> None:
-        """Something else arrived, a ping for instance."""
+        """The peer answered a ping, or sent a pong without being asked."""
 
     def send_buffer_drained(self) -> None:
         """What had been waiting to be sent has left."""
@@ -36,14 +32,16 @@ class Receiver(Protocol):
 
 
 class SharedMessage:
-    """One message for many connections: packed once, and framed once by transports that can."""
+    """One message for many connections: packed once, and framed and compressed once where their
+    transports can share that."""
 
-    __slots__ = ("binary", "frame", "payload")
+    __slots__ = ("binary", "deflated", "frame", "payload")
 
     def __init__(self, payload: bytes, binary: bool) -> None:
         self.payload = payload
         self.binary = binary
         self.frame: bytes | None = None
+        self.deflated: dict[object, bytes] | None = None  # frames by `Deflater.shared_key`
 
 
 class Flushable(Protocol):
@@ -57,8 +55,7 @@ class LoopIO:
     """What the sockets of one loop share.
 
     It gathers the writes of one turn of the loop, so that each socket is written once: whoever
-    runs handlers raises ``depth`` before, lowers it after, and flushes at zero. And it has one
-    buffer that all sockets read into.
+    runs handlers raises ``depth`` before, lowers it after, and flushes at zero.
 
     Attributes:
         depth: How many are running handlers now, one inside the other.
@@ -66,20 +63,12 @@ class LoopIO:
         open: Sockets that are open, to be cut when the loop ends.
     """
 
-    __slots__ = ("_read_buffer", "depth", "dirty", "open")
+    __slots__ = ("depth", "dirty", "open")
 
     def __init__(self) -> None:
         self.depth = 0
         self.dirty: list[Flushable] = []
         self.open: set[Transport] = set()
-        self._read_buffer: memoryview | None = None
-
-    @property
-    def read_buffer(self) -> memoryview:
-        """The buffer; what is in it must be copied before the next read."""
-        if self._read_buffer is None:
-            self._read_buffer = memoryview(bytearray(READ_SIZE))
-        return self._read_buffer
 
     def flush(self) -> None:
         """Write what every socket has gathered."""
@@ -93,16 +82,21 @@ class Transport(ABC):
     """One open WebSocket.
 
     Attributes:
-        bytes_in: Bytes received, frames included where the transport sees them.
+        bytes_in: Bytes received, frames included.
         bytes_out: Bytes handed over to be sent, likewise.
         congested: Whether anything handed over waits to be taken by the operating system.
+        heard: When the last byte arrived, on ``time.monotonic``'s clock.
+        undelivered: After the end of a connection that was closed from here: bytes that the
+            operating system never took.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "congested")
+    __slots__ = ("bytes_in", "bytes_out", "congested", "heard")
 
     bytes_in: int
     bytes_out: int
     congested: bool
+    heard: float
+    undelivered: int = 0
     thread_bytes: int = 0  # of `send_from_thread`, likewise
     thread_messages: int = 0
 
@@ -110,6 +104,23 @@ class Transport(ABC):
     @abstractmethod
     def buffered(self) -> int:
         """Bytes handed over that the operating system has not taken yet."""
+
+    @property
+    def first_waiting(self) -> tuple[int, int]:
+        """What was written when nothing waited ahead of it, and is not all taken yet: the size of
+        its largest message, and the bytes that are left of it."""
+        return 0, 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes of all that was handed over which the peer's system has taken, or ours where that
+        is unknown. It grows for as long as the line works."""
+        return 0
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun to arrive and is not complete."""
+        return False
 
     @abstractmethod
     def send(self, payload: bytes, binary: bool) -> None:
@@ -131,6 +142,9 @@ class Transport(ABC):
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life."""
 
+    def keep_alive(self) -> None:  # noqa: B027 - of no use to a transport that is not real
+        """Give a sign of life without asking for one: a pong (RFC 6455 5.5.3)."""
+
     @abstractmethod
     def pause_reading(self) -> None:
         """Take nothing more from the socket, so that TCP pushes back."""
@@ -140,8 +154,12 @@ class Transport(ABC):
         """Undo `pause_reading`."""
 
     @abstractmethod
-    def close(self, code: int, reason: str) -> None:
-        """Start the close handshake; the socket is cut when the peer does not take part in time."""
+    def close(self, code: int, reason: str, *, patient: bool = True) -> None:
+        """Send what waits, then start the close handshake.
+
+        The socket is cut when the peer takes nothing and answers nothing for a while; where it is
+        not ``patient``, that time runs from now, whatever the peer takes.
+        """
 
     @abstractmethod
     def abort(self) -> None:

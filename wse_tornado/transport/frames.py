@@ -1,17 +1,25 @@
 """RFC 6455 frames, without I/O: bytes in, messages out, and back.
 
-`FrameParser` takes whatever chunks the socket gives and returns whole messages and control frames.
-What breaks the protocol's rules ends it with the close code to send (RFC 6455 7.4.1).
+`FrameParser` takes whatever chunks the socket gives and returns whole messages and control frames,
+inflated where permessage-deflate was agreed on (deflate.py). What breaks the protocol's rules ends
+it with the close code to send (RFC 6455 7.4.1).
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from typing import TYPE_CHECKING
+
+from .errors import INVALID_DATA, PROTOCOL_ERROR, TOO_BIG, FrameError
+
+if TYPE_CHECKING:
+    from .deflate import Inflater
 
 __all__ = [
     "BINARY",
     "CLOSE",
+    "COMPRESSED",
     "PING",
     "PONG",
     "TEXT",
@@ -30,9 +38,8 @@ CLOSE = 0x8
 PING = 0x9
 PONG = 0xA
 
-PROTOCOL_ERROR = 1002
-INVALID_DATA = 1007
-TOO_BIG = 1009
+COMPRESSED = 0x40  # RSV1 on the first frame of a message (RFC 7692 6)
+
 NO_STATUS = 1005
 
 MAX_CONTROL_PAYLOAD = 125
@@ -56,15 +63,6 @@ except ImportError:  # Tornado was installed without its extension
     mask_bytes = _mask_in_python
 
 
-class FrameError(Exception):
-    """The peer broke a rule; close with ``code`` and ``reason``."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code = code
-        self.reason = reason
-
-
 class Masker:
     """Makes masking keys from the system's entropy (RFC 6455 5.3), drawn in blocks."""
 
@@ -85,7 +83,7 @@ class Masker:
 
 _SHORT_HEADS = {
     opcode: tuple(bytes((0x80 | opcode, size)) for size in range(126))
-    for opcode in (TEXT, BINARY, CLOSE, PING, PONG)
+    for opcode in (TEXT, BINARY, CLOSE, PING, PONG, COMPRESSED | TEXT, COMPRESSED | BINARY)
 }
 
 
@@ -93,7 +91,7 @@ def encode_frame(opcode: int, payload: bytes, mask: bytes | None = None) -> byte
     """One final frame.
 
     Args:
-        opcode: What it is.
+        opcode: What it is; with `COMPRESSED` where the payload is deflated.
         payload: Its payload.
         mask: The masking key; clients must mask, servers must not (RFC 6455 5.1).
     """
@@ -150,49 +148,110 @@ class FrameParser:
 
     Args:
         masked: Whether the peer must mask (a client) or must not (a server).
-        max_message_size: Bytes of the largest message.
+        max_message_size: Bytes of the largest message, compressed or not.
+        inflater: Undoes permessage-deflate where that was agreed on.
 
     Attributes:
-        error: What the peer did wrong; nothing is parsed after it.
+        error: What the peer did wrong.
+        ended: Nothing is parsed any more: after an error, or after a close frame.
+        large: A large frame is incomplete: its bytes may be read to where `room` says.
     """
 
-    __slots__ = ("_fragments", "_held", "_mask_bit", "_max", "_message_opcode", "_need", "error")
+    __slots__ = (
+        "_filled",
+        "_first",
+        "_fragments",
+        "_held",
+        "_inflater",
+        "_mask_bit",
+        "_max",
+        "_need",
+        "ended",
+        "error",
+        "large",
+    )
 
-    def __init__(self, *, masked: bool, max_message_size: int) -> None:
+    def __init__(
+        self, *, masked: bool, max_message_size: int, inflater: Inflater | None = None
+    ) -> None:
         self._mask_bit = 0x80 if masked else 0
         self._max = max_message_size
+        self._inflater = inflater
         self._held: bytearray | None = None  # the beginning of a frame that is not complete
         self._need = 0  # the size that frame has at least
-        self._message_opcode = 0  # of the message whose fragments are arriving
+        self._filled = 0  # of a large frame: bytes of `_held` that have been received
+        self._first = 0  # first byte of the message whose fragments are arriving
         self._fragments: bytearray | None = None
+        self.large = False
+        self.ended = False
         self.error: FrameError | None = None
 
-    def feed(self, data: bytes | memoryview) -> list[Event]:
+    @property
+    def in_message(self) -> bool:
+        """Whether the beginning of a message has arrived, and not its end."""
+        return self._held is not None or self._fragments is not None
+
+    def feed(self, data: bytes) -> list[Event]:
         """Take a chunk.
 
         Returns:
             What is complete now, in order: ``(TEXT, str)``, ``(BINARY, bytes)``, and control
             frames with their payload. Look at `error` afterwards.
         """
-        events: list[Event] = []
-        if self.error is not None:
-            return events
+        if self.ended:
+            return []
         held = self._held
-        if held is not None:
-            held += data
-            if len(held) < self._need:
-                return events
-            self._held = None
-            # Slices of a view copy nothing, but cost more than those of short bytes.
-            data = bytes(held) if len(held) < LARGE else memoryview(held).toreadonly()
+        if held is None:
+            return self._run(data)
+        if self.large:
+            del held[self._filled :]
+            self._filled += len(data)
+        held += data
+        if len(held) < self._need:
+            return []
+        return self._run_held(held)
+
+    def room(self) -> memoryview:
+        """Where the next bytes of a large frame belong; report them with `filled`.
+
+        It grows as the frame arrives: an announced size alone takes no memory.
+        """
+        held = self._held
+        assert held is not None
+        filled = self._filled
+        if filled == len(held):
+            held += bytes(min(self._need - filled, max(filled, LARGE)))
+        return memoryview(held)[filled:]
+
+    def filled(self, size: int) -> list[Event]:
+        """So many bytes were read to `room`; the view must have been released."""
+        held = self._held
+        assert held is not None
+        self._filled += size
+        if self._filled < self._need:
+            return []
+        return self._run_held(held)
+
+    def _run_held(self, held: bytearray) -> list[Event]:
+        self._held = None
+        self.large = False
+        # Slices of a view copy nothing, but cost more than those of short bytes.
+        return self._run(bytes(held) if len(held) < LARGE else memoryview(held).toreadonly())
+
+    def _run(self, data: bytes | memoryview) -> list[Event]:
+        events: list[Event] = []
         try:
             position = self._parse(data, events)
         except FrameError as exc:
             self.error = exc
+            self.ended = True
             self._fragments = None
             return events
         if position < len(data):
-            self._held = bytearray(data[position:] if position else data)
+            held = self._held = bytearray(data[position:] if position else data)
+            if self._need - len(held) >= LARGE:
+                self.large = True
+                self._filled = len(held)
         return events
 
     def _parse(self, data: bytes | memoryview, events: list[Event]) -> int:
@@ -248,6 +307,7 @@ class FrameParser:
                 except UnicodeDecodeError:
                     raise FrameError(INVALID_DATA, "a text message is not UTF-8") from None
             elif not self._take(first, bytes(payload), events):
+                self.ended = True
                 return end
         if end - position:
             self._need = 2
@@ -255,9 +315,13 @@ class FrameParser:
 
     def _check(self, first: int, size: int) -> None:
         """Everything a header can have wrong, before its payload is waited for."""
-        if first & 0x70:
-            raise FrameError(PROTOCOL_ERROR, "reserved bits are set")
         opcode = first & 0x0F
+        if first & 0x70 and (
+            first & 0x70 != COMPRESSED
+            or self._inflater is None
+            or not CONTINUATION < opcode <= BINARY
+        ):
+            raise FrameError(PROTOCOL_ERROR, "reserved bits are set")
         if opcode & 0x08:
             if opcode > PONG:
                 raise FrameError(PROTOCOL_ERROR, "an unknown opcode")
@@ -277,13 +341,13 @@ class FrameParser:
             raise FrameError(TOO_BIG, "message too big")
 
     def _take(self, first: int, payload: bytes, events: list[Event]) -> bool:
-        """Take a checked frame that is not a whole text message. False after a close frame."""
+        """Take a checked frame that is not a whole plain text. False after a close frame."""
         opcode = first & 0x0F
         if opcode & 0x08:
             events.append((opcode, payload))
             return opcode != CLOSE
         if opcode != CONTINUATION:
-            self._message_opcode = opcode
+            self._first = first
             if not first & 0x80:
                 self._fragments = bytearray(payload)
                 return True
@@ -295,7 +359,11 @@ class FrameParser:
                 return True
             whole = bytes(self._fragments)
             self._fragments = None
-        if self._message_opcode == BINARY:
+        first = self._first
+        if first & COMPRESSED:
+            assert self._inflater is not None
+            whole = self._inflater.inflate(whole, self._max)
+        if first & 0x0F == BINARY:
             events.append((BINARY, whole))
             return True
         try:
