@@ -305,7 +305,7 @@ def test_a_failed_write_ends_a_connection_whose_reading_is_paused(on: On) -> Non
             peer.sock.sendall(b"".join(peer.frame(TEXT, b'["n"]') for _ in range(40)))
             wait_until(lambda: conn._paused)
             peer.kill()
-            wait_until(lambda: conn.ended == (1006, ""), 3)
+            wait_until(lambda: conn.life is Life.ENDED and conn.ended_with == (1006, ""), 3)
             stuck.set()
 
 
