@@ -12,6 +12,7 @@ import enum
 import time
 from typing import cast
 
+from ..entropy import new_mask
 from .base import LoopIO, Receiver, SharedMessage, Transport, cut_reason
 from .deflate import COMPRESS_FROM, Agreement, Deflater, Inflater
 from .errors import FrameError
@@ -24,7 +25,6 @@ from .frames import (
     TEXT,
     Event,
     FrameParser,
-    Masker,
     close_payload,
     encode_frame,
     parse_close,
@@ -39,7 +39,6 @@ FLUSH_SIZE = 65536  # bytes gathered in a batch before they are written all the 
 # now and then must not keep it open.
 SLOWEST = 4096
 
-_masker = Masker()
 _monotonic = time.monotonic
 
 
@@ -212,7 +211,7 @@ class WebSocket(Transport):
                 self._verdict = (code, reason)
             if self._state is _OPEN:
                 # With code and reason: JavaScript peers learn their own reason from this
-                # (WIRE.md 5).
+                # (docs/wire.md 5).
                 self._say_close(payload)
             self._end()
 
@@ -284,7 +283,7 @@ class WebSocket(Transport):
             if self._deflater is not None and len(payload) >= COMPRESS_FROM:
                 opcode |= COMPRESSED
                 payload = self._deflater.deflate(payload)
-            self._write(encode_frame(opcode, payload, _masker() if self._is_client else None))
+            self._write(encode_frame(opcode, payload, new_mask() if self._is_client else None))
 
     def send_shared(self, message: SharedMessage) -> None:
         deflater = self._deflater
@@ -382,7 +381,7 @@ class WebSocket(Transport):
             self._pipe.abort()
 
     def _frame(self, opcode: int, payload: bytes) -> bytes:
-        return encode_frame(opcode, payload, _masker() if self._is_client else None)
+        return encode_frame(opcode, payload, new_mask() if self._is_client else None)
 
     def _write(self, frame: bytes) -> None:
         """Write now, or at the end of the batch. Loop thread only."""
