@@ -54,6 +54,11 @@ class Life(Enum):
     ENDED = "ended"
 
 
+# Looking a member up in its enum costs as much as a call does on some Pythons.
+_READY = Life.READY
+_ENDED = Life.ENDED
+
+
 class TokenBucket:
     """How many messages may come: ``rate`` a second on average, ``burst`` at once.
 
@@ -168,7 +173,7 @@ class BaseConnection(ABC):
 
     def message_received(self, data: str | bytes) -> None:
         """One message from the transport."""
-        if self.life is Life.ENDED:
+        if self.life is _ENDED:
             return
         self._counters.messages_in += 1
         if self._bucket is not None and not self._bucket.take(time.monotonic()):
@@ -186,7 +191,7 @@ class BaseConnection(ABC):
             error.__cause__ = exc
             self._bad_message(error)
             return
-        if self.life is Life.READY:
+        if self.life is _READY:
             self._route(role, type, payload, stamp)
         else:
             self._before_ready(role, type, payload)
@@ -244,7 +249,7 @@ class BaseConnection(ABC):
     def _check_queue(self) -> None:
         """After what the peer caused to be queued, other than by a message for a handler."""
         if (
-            self.life is not Life.ENDED
+            self.life is not _ENDED
             and not self._paused
             and self.lane.waiting >= self._shared.limits.max_queue
         ):
@@ -317,7 +322,7 @@ class BaseConnection(ABC):
         self.serving -= 1
         for notify in self._shared.on_served:
             notify()
-        if self.life is Life.ENDED:
+        if self.life is _ENDED:
             if exc is not None and not isinstance(exc, (WseError, asyncio.CancelledError)):
                 self._call_failed(name, exc)
             return
@@ -378,7 +383,7 @@ class BaseConnection(ABC):
     def send_packed(self, data: bytes, binary: bool) -> bool:
         """Hand a packed message to the socket. False if the connection is over."""
         transport = self._transport
-        if self.life is Life.ENDED or transport is None:
+        if self.life is _ENDED or transport is None:
             return False
         if transport.congested and self._overfills(transport, len(data)):
             self.end_slow()
@@ -391,7 +396,7 @@ class BaseConnection(ABC):
         """Hand over a message that goes to many. False if the connection is over, or too slow:
         then the caller ends it with `end_slow`, when all others have their message."""
         transport = self._transport
-        if self.life is Life.ENDED or transport is None:
+        if self.life is _ENDED or transport is None:
             return False
         if transport.congested and self._overfills(transport, len(message.payload)):
             return False
@@ -451,7 +456,7 @@ class BaseConnection(ABC):
 
     def begin_call(self, call: PackedCall, resolve: Resolve) -> None:
         """Send a call; ``resolve`` is called once, unless the stamp is forgotten first."""
-        if self.life is Life.ENDED:
+        if self.life is _ENDED:
             resolve(None, disconnected_error(call.rpc, *self.ended_with, sent=False))
             return
         if len(self.pending) >= self._shared.limits.max_pending_calls:
@@ -491,7 +496,7 @@ class BaseConnection(ABC):
         transport, pending = self._transport, self.pending
         if (
             transport is None
-            or self.life is not Life.READY
+            or self.life is not _READY
             or self._paused
             or len(pending) >= self._shared.limits.max_pending_calls
         ):
@@ -535,7 +540,7 @@ class BaseConnection(ABC):
         if self._pinged and payload == PING_PAYLOAD:  # one nobody asked for tells no latency
             self.latency = time.monotonic() - self._pinged
             self._pinged = 0.0
-            if self._heartbeat is not None and self.life is not Life.ENDED:
+            if self._heartbeat is not None and self.life is not _ENDED:
                 self._heartbeat.cancel()
                 self._beat_in(self._shared.limits.heartbeat)
 
@@ -590,7 +595,7 @@ class BaseConnection(ABC):
 
     def close(self, code: int, reason: str) -> None:
         """Close from this end: over at once for this side, with a close handshake for the peer."""
-        if self.life is not Life.ENDED:
+        if self.life is not _ENDED:
             if self._transport is not None:
                 # `stop` waits for all connections, and must end whatever one of them does.
                 self._transport.close(code, reason, patient=code != CloseCode.SERVICE_RESTART)
@@ -604,7 +609,7 @@ class BaseConnection(ABC):
     def _cut(self, code: int, reason: str) -> None:
         """End a connection whose peer does not take part: cut at once with 1006, else after a close
         frame and ``Limits.close_timeout`` at most."""
-        if self.life is not Life.ENDED:
+        if self.life is not _ENDED:
             if self._transport is not None:
                 if code == CloseCode.ABNORMAL_CLOSURE:
                     self._transport.abort()
@@ -635,9 +640,9 @@ class BaseConnection(ABC):
 
     def _end(self, code: int, reason: str) -> None:
         """Change all records first, then tell handlers and callers."""
-        if self.life is Life.ENDED:
+        if self.life is _ENDED:
             return
-        self.life = Life.ENDED
+        self.life = _ENDED
         code, reason = self.ended_with = (int(code), str(reason))
         if self._heartbeat is not None:
             self._heartbeat.cancel()

@@ -37,6 +37,7 @@ MAX_EARLY = 1024 * 1024  # bytes that may come with the handshake
 # Seconds the loop waits for a thread that is writing. Such a thread may be interrupted by a signal
 # handler that waits for the loop in its turn, so the loop must never wait for good.
 PATIENCE = 0.001
+RESET_CHECK = 0.05  # seconds after which a reset that the loop has not told of is looked for
 RETRY = 0.05  # seconds until a socket is written again for which the system had no memory
 _NO_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})
 
@@ -164,6 +165,7 @@ class TcpPipe(Pipe):
     __slots__ = (
         "_blocked",
         "_calls_once",
+        "_check_due",
         "_fd",
         "_loop",
         "_out",
@@ -189,6 +191,7 @@ class TcpPipe(Pipe):
         # uvloop forgets its readers after it has called them once for a connection that was
         # reset, although what came before the reset may need more than one call.
         self._calls_once = not isinstance(self._loop, asyncio.BaseEventLoop)
+        self._check_due = False
 
     def start(self) -> None:
         self.resume_if_wanted()
@@ -226,15 +229,15 @@ class TcpPipe(Pipe):
                     size = self._sock.recv_into(room)
                 if size:
                     owner.frame_bytes_received(size)
-                    if self._calls_once:
-                        self._check_reset()
+                    if self._calls_once and not self._check_due:
+                        self._check_reset_soon()
                     return True
             else:
                 data = self._recv(READ_SIZE)
                 if data:
                     owner.data_received(data)
-                    if self._calls_once:
-                        self._check_reset()
+                    if self._calls_once and not self._check_due:
+                        self._check_reset_soon()
                     return True
         except (BlockingIOError, InterruptedError):
             return False
@@ -244,7 +247,14 @@ class TcpPipe(Pipe):
         self._got_eof()
         return False
 
+    def _check_reset_soon(self) -> None:
+        # Not after each read: a system call would cost a busy connection several per cent.
+        if not self._gone:
+            self._check_due = True
+            self._loop.call_later(RESET_CHECK, self._check_reset)
+
     def _check_reset(self) -> None:
+        self._check_due = False
         if not self._gone and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._broken()
 
@@ -466,8 +476,8 @@ class TlsPipe(TcpPipe):
             if self._paused:
                 self._stop_reading()
             self._start_writing()
-        if self._calls_once:
-            self._check_reset()
+        if self._calls_once and not self._check_due:
+            self._check_reset_soon()
         return bool(chunks)
 
     def _read_pending(self) -> None:
