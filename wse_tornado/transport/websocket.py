@@ -156,7 +156,13 @@ class WebSocket(Transport):
         """One chunk, any number of frames."""
         self.heard = _monotonic()
         self.bytes_in += len(data)
-        self._take(self._parser.feed(data))
+        parser = self._parser
+        events = parser.feed(data)
+        if parser.error is None and self._held_events is None:  # the common case, a step shorter
+            if events:
+                self._handle(events)
+        else:
+            self._take(events)
 
     def frame_bytes_received(self, size: int) -> None:
         """Bytes of a large frame were read to its place."""
