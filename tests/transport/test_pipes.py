@@ -358,21 +358,21 @@ def test_a_first_frame_that_came_partly_with_the_handshake_is_not_lost(on: On) -
 
 
 def test_leaving_the_with_block_delivers_what_was_sent(on: On) -> None:
-    limits = Limits(close_timeout=seconds(0.3), max_send_buffer=4_000_000)
+    limits = Limits(close_timeout=0.5, max_send_buffer=10_000_000)
     got: list[int] = []
     text = noise(100_000)
 
     def setup(server: Any) -> None:
         server.channel.on("t", lambda conn, payload: got.append(payload[0]))
 
-    with serving(on, setup=setup) as served, SlowProxy(served.port, rate=500_000) as proxy:
+    with serving(on, setup=setup) as served, SlowProxy(served.port, rate=2_000_000) as proxy:
         with WseClient(
             f"{on.scheme}://127.0.0.1:{proxy.port}", limits=limits, **on.client
         ) as client:
             client.connect("ann")
-            for number in range(15):
+            for number in range(70):
                 client.send("t", [number, text])
-        wait_until(lambda: got == list(range(15)), 10)
+        wait_until(lambda: got == list(range(70)), 20)
 
 
 @pytest.mark.parametrize("kind", FLAVOURS)

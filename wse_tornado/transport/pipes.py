@@ -30,6 +30,8 @@ except ImportError:  # Windows
 __all__ = ["Pipe", "PipeOwner", "StreamPipe", "TcpPipe", "TlsPipe", "open_pipe"]
 
 READ_SIZE = 65536
+# What is asked for as long as messages are small: the memory for more costs a microsecond.
+SMALL_READ = 8192
 RECORD_SIZE = 16384  # RFC 8446 5.1: the most a TLS record holds
 BUDGET = 256 * 1024  # bytes taken from one TLS connection before others have their turn
 TLS_WRITE_SIZE = 65536  # OpenSSL tells of no byte before all of a call have left
@@ -37,7 +39,7 @@ MAX_EARLY = 1024 * 1024  # bytes that may come with the handshake
 # Seconds the loop waits for a thread that is writing. Such a thread may be interrupted by a signal
 # handler that waits for the loop in its turn, so the loop must never wait for good.
 PATIENCE = 0.001
-RESET_CHECK = 0.05  # seconds after which a reset that the loop has not told of is looked for
+RESET_CHECK = 0.05  # seconds; how long a connection may seem open, see `TcpPipe._calls_once`
 RETRY = 0.05  # seconds until a socket is written again for which the system had no memory
 _NO_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})
 
@@ -165,10 +167,11 @@ class TcpPipe(Pipe):
     __slots__ = (
         "_blocked",
         "_calls_once",
-        "_check_due",
+        "_checking",
         "_fd",
         "_loop",
         "_out",
+        "_read_size",
         "_reading",
         "_recv",
         "_send",
@@ -191,7 +194,8 @@ class TcpPipe(Pipe):
         # uvloop forgets its readers after it has called them once for a connection that was
         # reset, although what came before the reset may need more than one call.
         self._calls_once = not isinstance(self._loop, asyncio.BaseEventLoop)
-        self._check_due = False
+        self._checking = not self._calls_once  # a check for a reset is under way, or not needed
+        self._read_size = SMALL_READ
 
     def start(self) -> None:
         self.resume_if_wanted()
@@ -228,16 +232,17 @@ class TcpPipe(Pipe):
                 with parser.room() as room:
                     size = self._sock.recv_into(room)
                 if size:
+                    if not self._checking:
+                        self._check_soon()
                     owner.frame_bytes_received(size)
-                    if self._calls_once and not self._check_due:
-                        self._check_reset_soon()
                     return True
             else:
-                data = self._recv(READ_SIZE)
+                data = self._recv(self._read_size)
                 if data:
+                    if not self._checking:
+                        self._check_soon()
+                    self._read_size = READ_SIZE if len(data) >= SMALL_READ else SMALL_READ
                     owner.data_received(data)
-                    if self._calls_once and not self._check_due:
-                        self._check_reset_soon()
                     return True
         except (BlockingIOError, InterruptedError):
             return False
@@ -247,14 +252,12 @@ class TcpPipe(Pipe):
         self._got_eof()
         return False
 
-    def _check_reset_soon(self) -> None:
-        # Not after each read: a system call would cost a busy connection several per cent.
-        if not self._gone:
-            self._check_due = True
-            self._loop.call_later(RESET_CHECK, self._check_reset)
+    def _check_soon(self) -> None:
+        self._checking = True
+        self._loop.call_later(RESET_CHECK, self._check_reset)
 
     def _check_reset(self) -> None:
-        self._check_due = False
+        self._checking = False
         if not self._gone and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._broken()
 
@@ -476,8 +479,8 @@ class TlsPipe(TcpPipe):
             if self._paused:
                 self._stop_reading()
             self._start_writing()
-        if self._calls_once and not self._check_due:
-            self._check_reset_soon()
+        if not self._checking:
+            self._check_soon()
         return bool(chunks)
 
     def _read_pending(self) -> None:

@@ -157,7 +157,7 @@ class WebSocket(Transport):
         self.bytes_in += len(data)
         parser = self._parser
         events = parser.feed(data)
-        if self._held_events is None and parser.error is None:  # nearly always
+        if parser.error is None and self._held_events is None:  # the common case, a step shorter
             if events:
                 self._handle(events)
         else:
