@@ -251,13 +251,18 @@ class BaseConnection(ABC):
         if (
             self.life is not _ENDED
             and not self._paused
-            and self.lane.waiting >= self._shared.limits.max_queue
+            and (
+                self.lane.waiting >= self._shared.limits.max_queue
+                or (self._inbox is not None and self._inbox.full)
+            )
         ):
             self._pause()
 
     def _pause(self) -> None:
         limits = self._shared.limits
-        if self.lane.waiting >= OVERFLOW * limits.max_queue:
+        if self.lane.waiting >= OVERFLOW * limits.max_queue or (
+            self._inbox is not None and self._inbox.overflows(OVERFLOW)
+        ):
             self._cut(CloseCode.TRY_AGAIN_LATER, Reason.QUEUE_OVERFLOW)
             return
         if self._must_read() or self._transport is None:
@@ -269,7 +274,8 @@ class BaseConnection(ABC):
             self._paused = False
             return
         self._transport.pause_reading()
-        self.lane.notify_when_below(limits.max_queue // 2, self._resume)
+        if self.lane.waiting >= limits.max_queue:
+            self.lane.notify_when_below(limits.max_queue // 2, self._resume)
 
     def _must_read(self) -> bool:
         """Whether somebody here waits for what may come behind the messages in the queue."""
