@@ -94,7 +94,9 @@ class Outbox:
                     f"{deadline.seconds:g} s",
                 )
             # Behind all that has been posted, so that this counts what is there now.
-            self._loop.run(partial(self._room_within, left, size), deadline, "send")
+            self._loop.run(
+                partial(self._room_within, left, size), deadline, "send", late=SendTimeout
+            )
             waiting = self._size + self._buffered()
             if not waiting or waiting + size <= self._bound:
                 return

@@ -343,7 +343,7 @@ class WseClient(ClientFace):
     def _forget(self, conn: ClientConnection, call: PackedCall) -> None:
         """Nobody waits for that answer any more. Behind the call, if that is on its way."""
         try:
-            self._outbox.put(0, None, "forget a call", conn.forget_call, call.stamp)
+            self._outbox.put(0, None, "forget a call", conn.recover_call, call)
         except ConnectionNotReady:
             pass  # forgotten with the loop
 

@@ -484,6 +484,12 @@ class BaseConnection(ABC):
             f"{rpc!r} was not called: {limit} calls wait for their answers already",
         )
 
+    def recover_call(self, call: PackedCall) -> None:
+        """The thread that made it was interrupted, perhaps while it was sending."""
+        if self._transport is not None:
+            self._transport.recover(call.data)
+        self.forget_call(call.stamp)
+
     def forget_call(self, stamp: str) -> None:
         """Nobody waits for that answer any more."""
         if self.pending.forget(stamp):
