@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from wse_tornado import LoopThread, WseClient
+from wse_tornado import Limits, LoopThread, ReceiveTimeout, SendTimeout, WseClient
 
 from ..support import seconds, serve, wait_until
 from ..support.interrupts import interrupted_at
@@ -190,9 +190,10 @@ def test_who_pulls_slower_than_the_sender_sends_gets_everything_in_order():
 
         sender = threading.Thread(target=send)
         got: list[int] = []
-        messages = iter(client)
+        with pytest.raises(ReceiveTimeout):  # from now on somebody pulls
+            client.receive(timeout=0.01)
         sender.start()
-        for message in messages:
+        for message in client:
             got.append(message.payload)
             if len(got) == count:
                 break
@@ -202,8 +203,6 @@ def test_who_pulls_slower_than_the_sender_sends_gets_everything_in_order():
 
 
 def test_a_blocking_server_bounds_what_it_has_not_handed_over():
-    from wse_tornado import Limits, SendTimeout
-
     held = threading.Event()
     with serve("blocking", timeout=0.3, limits=Limits(max_send_buffer=1_000_000)) as served:
         with served.enter():
