@@ -508,7 +508,14 @@ class WseClient(ClientFace):
             return True  # never connected, or closed meanwhile
 
     def __iter__(self) -> Iterator[Message]:
-        """Messages, as `receive` gives them, until the connection is over for good."""
+        """Messages, as `receive` gives them, until the connection is over for good.
+
+        From this call on a full inbox pauses the server instead of dropping messages.
+        """
+        self._connector.inbox.pull()
+        return self._messages()
+
+    def _messages(self) -> Iterator[Message]:
         while True:
             try:
                 message = self.receive()

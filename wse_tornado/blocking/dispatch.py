@@ -339,10 +339,19 @@ class ThreadDispatcher(Dispatcher):
             return
         # No loop takes work any more: here, or never. Ctrl-C may tear what the main thread does
         # between any two steps; it does not reach another one.
-        if threading.get_ident() == threading.main_thread().ident:
-            _thread.start_new_thread(fn, args)
-        else:
+        if threading.get_ident() != threading.main_thread().ident:
             fn(*args)
+            return
+        done = Wait()
+
+        def there() -> None:
+            try:
+                fn(*args)
+            finally:
+                done.settle(None, None)
+
+        _thread.start_new_thread(there, ())
+        done.wait(None)
 
     def cancel_calls(self) -> None:
         self._on_loop.cancel_calls()

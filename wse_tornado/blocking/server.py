@@ -195,6 +195,8 @@ class WseServer(ServerFace[ClientIdentity]):
         except BaseException:
             if wait.done and wait.error is None:  # interrupted after it began to listen
                 self._loop.post(self._stop_soon)
+            elif wait.done:
+                self._loop.settled(deadline)
             raise
 
     def _stop_soon(self) -> None:

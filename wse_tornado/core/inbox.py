@@ -61,6 +61,10 @@ class Inbox:
         """Whether so many times its bound wait, because reading could not pause."""
         return len(self._entries) >= times * self._size
 
+    def pull(self) -> None:
+        """Somebody is going to pull: drop nothing from now on. Any thread."""
+        self._pulled = True
+
     def offer(self, message: Message, *, keep: bool) -> bool:
         """Give a message to the first who waits for it, else keep it.
 
@@ -102,7 +106,7 @@ class Inbox:
             ReceiveTimeout: None came in time.
             WseError: What `end` was given.
         """
-        self._pulled = True
+        self.pull()
         self.dropping = False
         for index, entry in enumerate(self._entries):
             if wanted is None or wanted(entry.message):
