@@ -28,6 +28,7 @@ LAYERS = [
         "signals",
         "rpc",
         "admission",
+        "resume",
     ],
     *["challenge", "backoff", "msgpack", "transport", "core", "faces", "aio", "blocking"],
     *["testing", "__init__", "cli", "__main__"],
