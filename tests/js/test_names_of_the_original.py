@@ -4,13 +4,14 @@ import pytest
 
 from wse_tornado import WseError
 
-from ..support import RawServer, javascript, seconds, serve
+from ..support import RawServer, javascript, require, seconds, serve
+
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture
 def run(tmp_path):
-    if missing := javascript.missing_for_node():
-        pytest.skip(f"{missing} is absent")
+    require(javascript.node_command(), "Node with a WebSocket (20.10, or the package ws)")
     return javascript.node_runner(tmp_path)
 
 

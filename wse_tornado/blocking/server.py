@@ -148,8 +148,11 @@ class WseServer(ServerFace[ClientIdentity]):
         if self._listener.port is None:
             raise ConnectionNotReady(None, {}, "the server does not listen; call start() first")
         scheme = "wss" if self._ssl_options is not None else "ws"
-        host = self._host if self._host not in (None, "", "0.0.0.0", "::") else "localhost"  # noqa: S104
-        return f"{scheme}://{f'[{host}]' if host and ':' in host else host}:{self._listener.port}"
+        # A wildcard address is none to connect to, and "localhost" may be of the other family.
+        loopback = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = self._host or ""
+        host = loopback.get(host, host)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._listener.port}"
 
     def start(self, *, timeout: float = 10) -> WseServer:
         """Listen. Waits until the port is open.

@@ -8,6 +8,7 @@ call) or ``PendingCalls`` (an answer). Loop thread only, unless a method says ot
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
 from enum import Enum
@@ -23,6 +24,8 @@ from ..errors import (
     RpcError,
     WseError,
     origin_of,
+    printable,
+    repr_of,
     text_of,
 )
 from ..events import Handler
@@ -57,6 +60,14 @@ class Life(Enum):
 # Looking a member up in its enum costs as much as a call does on some Pythons.
 _READY = Life.READY
 _ENDED = Life.ENDED
+
+
+def _is_failure(exc: BaseException) -> bool:
+    """Whether a procedure failed, rather than answered with an error of its own. A nested call's
+    RpcNotRegistered is a failure: the caller is not told which procedure is missing."""
+    if isinstance(exc, WseError):
+        return exc.code == ErrorCode.RP_NOT_REGISTERED
+    return not isinstance(exc, asyncio.CancelledError)
 
 
 class TokenBucket:
@@ -143,6 +154,10 @@ class BaseConnection(ABC):
     def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
         """A message arrived before the connection was ready."""
 
+    def _may_decode(self, data: str | bytes) -> bool:
+        """Whether a message that arrived before the connection was ready is to be decoded."""
+        return True
+
     @abstractmethod
     def _unheard(self, type: Any, payload: Any) -> None:
         """A message arrived that no handler takes."""
@@ -173,7 +188,7 @@ class BaseConnection(ABC):
 
     def message_received(self, data: str | bytes) -> None:
         """One message from the transport."""
-        if self.life is _ENDED:
+        if self.life is not _READY and (self.life is _ENDED or not self._may_decode(data)):
             return
         self._counters.messages_in += 1
         if self._bucket is not None and not self._bucket.take(time.monotonic()):
@@ -303,6 +318,7 @@ class BaseConnection(ABC):
                 self._violation(f"a call of {name!r}, which belongs to the library")
                 return
             self._counters.served_unknown += 1
+            self._log_unknown(name)
             self._answer_error({"code": str(ErrorCode.RP_NOT_REGISTERED)}, stamp, legacy)
             return
         if self.serving >= shared.limits.max_pending_calls:
@@ -329,7 +345,7 @@ class BaseConnection(ABC):
         for notify in self._shared.on_served:
             notify()
         if self.life is _ENDED:
-            if exc is not None and not isinstance(exc, (WseError, asyncio.CancelledError)):
+            if exc is not None and _is_failure(exc):
                 self._call_failed(name, exc)
             return
         if exc is None:
@@ -346,7 +362,7 @@ class BaseConnection(ABC):
                 exc = refused
         if isinstance(exc, asyncio.CancelledError):
             exc = WseError(ErrorCode.RP_EXECUTION_FAILED, {}, f"{name!r} was cancelled")
-        elif not isinstance(exc, WseError):
+        elif _is_failure(exc):
             self._call_failed(name, exc)
         self._counters.served_failed += 1
         error = payload_from_error(
@@ -366,6 +382,11 @@ class BaseConnection(ABC):
             self._send(stamp, None, error)
         else:
             self._send(self._shared.types.response_error, error, stamp)
+
+    def _log_unknown(self, name: Any) -> None:
+        logger = self._shared.logger
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("unknown procedure %s was called", printable(repr_of(name)))
 
     def _call_failed(self, name: str, exc: BaseException) -> None:
         error = WseError(
