@@ -157,7 +157,10 @@ def test_a_left_handler_that_broadcasts_to_stalled_devices_neither_recurses_nor_
     stalled, size = 150, 40_000
 
     def setup(server: Any) -> None:
-        server.when.left(lambda client, code, reason: server.broadcast("left", client.cid))
+        # Large enough to fill further devices, and small enough for the one that reads.
+        server.when.left(
+            lambda client, code, reason: server.broadcast("left", [client.cid, "x" * 5000])
+        )
 
     limits = Limits(max_send_buffer=100_000, close_timeout=0.2)
     with ExitStack() as stack:
@@ -176,14 +179,14 @@ def test_a_left_handler_that_broadcasts_to_stalled_devices_neither_recurses_nor_
             number += 1
             while True:
                 kind, payload, _ = witness.recv_message()
-                heard.append((kind, payload[0] if kind == "bulk" else payload))
+                heard.append((kind, payload[0]))
                 if heard[-1] == ("bulk", number - 1):
                     break
             assert number < 500
         wait_until(lambda: len(served.server.clients) == 1)
         while sum(kind == "left" for kind, _ in heard) < stalled:
             kind, payload, _ = witness.recv_message()
-            heard.append((kind, payload))
+            heard.append((kind, payload[0]))
         assert [payload for kind, payload in heard if kind == "bulk"] == list(range(number))
         gone = [payload for kind, payload in heard if kind == "left"]
         assert sorted(gone) == sorted(f"stalled-{number}" for number in range(stalled))
