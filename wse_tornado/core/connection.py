@@ -289,7 +289,7 @@ class BaseConnection(ABC):
             self._paused = False
             return
         self._transport.pause_reading()
-        if self.lane.waiting >= limits.max_queue:
+        if self._inbox is None or not self._inbox.full:  # which calls back by itself
             self.lane.notify_when_below(limits.max_queue // 2, self._resume)
 
     def _must_read(self) -> bool:
