@@ -133,6 +133,7 @@ class ErrorCode(_Name):
     AUTH_TIMEOUT = "wse.auth-timeout"
     TOO_MANY_CALLS = "wse.too-many-calls"
     NOT_DELIVERED = "wse.not-delivered"
+    INBOX_OVERFLOW = "wse.client.inbox-overflow"
 
 
 class Reason(_Name):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, overload
 
+from .core.connection import Life
 from .core.connector import Connector
 from .core.hub import Hub
 from .core.server_connection import ServerConnection
 from .core.users import User, View
 from .errors import Status
 from .events import ClientChannel, ClientHandler, ServerChannel, ServerHandler
+from .protocol import Protocol
 from .signals import ClientSignals, ServerSignals
 
 __all__ = ["ClientFace", "ConnectionFace", "IdentityFace", "ServerFace"]
@@ -60,6 +62,11 @@ class ConnectionFace(Generic[U]):
         return self._conn.remote_addr
 
     @property
+    def ready_state(self) -> int:
+        """The state of its WebSocket, as browsers number it: 1 open, 3 closed."""
+        return 3 if self._conn.life is Life.ENDED else 1
+
+    @property
     def latency(self) -> float | None:
         """Seconds that the last ping took, None before the first."""
         return self._conn.latency
@@ -80,6 +87,11 @@ class IdentityFace(Generic[C]):
     def cid(self) -> Any:
         """The id that ``identify`` accepted."""
         return self._user.cid
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the user's newest device told about itself; of the last one where none is left."""
+        return self._user.meta
 
     @property
     def conns(self) -> Mapping[str, C]:
@@ -109,6 +121,21 @@ class ServerFace(Generic[U]):
     def clients(self) -> Mapping[Any, U]:
         """The users who are connected, by id; a live, read-only view."""
         return View(self._hub.users.by_id)
+
+    @property
+    def conn_per_user(self) -> int:
+        """Devices one user may have."""
+        return self._hub.conn_per_user
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call waits for its answer by default."""
+        return self._hub.shared.timeout
+
+    @property
+    def protocol(self) -> Protocol:
+        """How messages are written."""
+        return self._hub.shared.protocol
 
     def use_challenge(self, fn: Challenge1) -> Challenge1:
         """Challenge every client before ``identify`` sees it; works as a decorator.

@@ -81,20 +81,19 @@ def test_a_client_can_be_closed_however_connect_and_close_race():
         assert "users=1" in repr(loop)
 
 
-def test_a_connect_that_close_overtakes_is_not_begun():
+def test_a_close_ends_a_connect_that_is_still_on_its_way_to_the_loop():
     held = threading.Event()
-    with serve("blocking") as served, LoopThread() as loop, ThreadPoolExecutor(1) as pool:
+    with serve("blocking") as served, LoopThread() as loop, ThreadPoolExecutor(2) as pool:
         with WseClient(served.url, loop=loop) as client:
             loop.post(held.wait, seconds(10))  # the loop is busy: connect stays on its way
             connecting = pool.submit(client.connect, "a")
-            wait_until(lambda: len(loop._posts) == 1)
-            client._life.acquire()
-            client._held = False  # what close() does first
-            client._life.release()
+            wait_until(lambda: len(loop._run._posts) == 1)
+            closing = pool.submit(client.close)
+            wait_until(lambda: len(loop._run._posts) == 2)
             held.set()
             with pytest.raises(ConnectionFailed, match="closed while it was connecting"):
                 connecting.result(seconds(5))
-            client._held = True
+            closing.result(seconds(5))
         assert not served.server.clients
 
 
@@ -130,4 +129,4 @@ def test_sending_while_closing_gives_back_the_room_it_took():
             except ConnectionNotReady:
                 pass
             closing.join()
-            assert client._posted == 0
+            wait_until(lambda: client._outbox._size == 0)

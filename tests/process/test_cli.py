@@ -679,7 +679,7 @@ def test_the_shell_ends_with_7_when_the_connection_is_lost(playground: Playgroun
 def test_the_shell_reads_commands_from_a_pipe(playground: Playground) -> None:
     process = start("shell", playground.url, stdin=subprocess.PIPE)
     code, out, err = finish(process, 'call add {"a":5,"b":3}\nhuh\nhelp\nquit\n')
-    assert code == 0
+    assert code == 2
     assert out.startswith("8\ncall NAME")
     assert "no command 'huh'" in err
 

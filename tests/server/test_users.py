@@ -1,8 +1,12 @@
 """Users and their devices: signals, lingering, sending, dropping."""
 
+import socket
+from contextlib import ExitStack
+from typing import Any
+
 import pytest
 
-from wse_tornado import RpcDisconnected
+from wse_tornado import Limits, RpcDisconnected
 
 from ..support import beside, outcome, seconds, serve, wait_until
 from ..support.loops import connected, listening, record_server
@@ -144,3 +148,46 @@ def test_a_drop_whose_reason_is_no_text_does_not_leave_a_half_closed_connection(
             served.do(conn.drop, 5)
         served.do(conn.drop)
         assert peer.wait_closed() == (1000, "wse.by-server")
+
+
+@pytest.mark.timeout(90)
+def test_a_left_handler_that_broadcasts_to_stalled_devices_neither_recurses_nor_reorders(
+    flavour: str,
+) -> None:
+    stalled, size = 150, 40_000
+
+    def setup(server: Any) -> None:
+        # Large enough to fill further devices, and small enough for the one that reads.
+        server.when.left(
+            lambda client, code, reason: server.broadcast("left", [client.cid, "x" * 5000])
+        )
+
+    limits = Limits(max_send_buffer=100_000, close_timeout=0.2)
+    with ExitStack() as stack:
+        served = stack.enter_context(serve(flavour, setup=setup, limits=limits))
+        witness = stack.enter_context(served.enter("witness"))
+        for number in range(stalled):
+            stack.enter_context(served.enter(f"stalled-{number}"))
+        for conn in list(served.hub.users.devices.values()):
+            if conn.cid != "witness":  # the system takes little for those that do not read
+                sock = conn._transport._pipe._sock
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        heard: list[Any] = []
+        number = 0
+        while len(served.server.clients) > 1:
+            served.do(served.server.broadcast, "bulk", [number, "x" * size])
+            number += 1
+            while True:
+                kind, payload, _ = witness.recv_message()
+                heard.append((kind, payload[0]))
+                if heard[-1] == ("bulk", number - 1):
+                    break
+            assert number < 500
+        wait_until(lambda: len(served.server.clients) == 1)
+        while sum(kind == "left" for kind, _ in heard) < stalled:
+            kind, payload, _ = witness.recv_message()
+            heard.append((kind, payload[0]))
+        assert [payload for kind, payload in heard if kind == "bulk"] == list(range(number))
+        gone = [payload for kind, payload in heard if kind == "left"]
+        assert sorted(gone) == sorted(f"stalled-{number}" for number in range(stalled))
+        assert served.of("error") == []

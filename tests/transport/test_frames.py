@@ -14,7 +14,6 @@ from wse_tornado.transport.frames import (
     TEXT,
     FrameError,
     FrameParser,
-    Masker,
     _mask_in_python,
     close_payload,
     encode_frame,
@@ -225,10 +224,3 @@ def test_1005_is_written_as_an_empty_payload() -> None:
 def test_masking_in_python_and_in_c_agree(data: bytes, mask: bytes) -> None:
     assert _mask_in_python(mask, data) == mask_bytes(mask, data)
     assert _mask_in_python(mask, _mask_in_python(mask, data)) == data
-
-
-def test_masking_keys_are_fresh() -> None:
-    masker = Masker()
-    keys = [masker() for _ in range(1000)]
-    assert all(len(key) == 4 for key in keys)
-    assert len(set(keys)) > 990

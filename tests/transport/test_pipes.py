@@ -158,7 +158,7 @@ def test_a_peer_that_reads_is_no_slow_consumer_whatever_is_sent_at_once(
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_a_large_message_on_a_slow_line_is_no_silence(on: On, way: str) -> None:
     """It takes several times as long as silence would be allowed to last."""
-    limits = Limits(heartbeat=0.4, heartbeat_timeout=0.4)
+    limits = Limits(heartbeat=seconds(0.4), heartbeat_timeout=seconds(0.4))
     text = noise(400_000)
     with serving(on, limits=limits) as served, SlowProxy(served.port, rate=150_000) as proxy:
         url = f"{on.scheme}://127.0.0.1:{proxy.port}"
@@ -183,7 +183,7 @@ def test_a_large_message_on_a_slow_line_is_no_silence(on: On, way: str) -> None:
 
 
 def test_a_line_that_goes_silent_is_noticed(on: On) -> None:
-    limits = Limits(heartbeat=0.2, heartbeat_timeout=0.2)
+    limits = Limits(heartbeat=seconds(0.2), heartbeat_timeout=seconds(0.2))
     with serving(on, limits=limits) as served, enter(served, on) as peer:
         began = time.monotonic()
         with contextlib.suppress(Exception):
@@ -197,7 +197,7 @@ def test_a_line_that_goes_silent_is_noticed(on: On) -> None:
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_an_end_that_has_paused_reading_shows_that_it_lives(on: On, flavour: str) -> None:
     stuck = threading.Event()
-    limits = Limits(max_queue=5, heartbeat=0.1, heartbeat_timeout=seconds(0.2))
+    limits = Limits(max_queue=5, heartbeat=seconds(0.1), heartbeat_timeout=seconds(0.2))
 
     def setup(server: Any) -> None:
         if flavour == "blocking":
@@ -224,7 +224,7 @@ def test_an_end_that_has_paused_reading_shows_that_it_lives(on: On, flavour: str
 
 
 def test_a_client_that_is_slow_to_handle_is_not_cut(on: On) -> None:
-    limits = Limits(max_queue=5, heartbeat=0.1, heartbeat_timeout=0.1)
+    limits = Limits(max_queue=5, heartbeat=seconds(0.1), heartbeat_timeout=seconds(0.1))
     got: list[int] = []
     done = threading.Event()
 
@@ -294,7 +294,7 @@ def test_a_peer_that_half_closes_with_a_backlog_is_noticed_at_once(on: On) -> No
 
 def test_a_failed_write_ends_a_connection_whose_reading_is_paused(on: On) -> None:
     stuck = threading.Event()
-    limits = Limits(max_queue=5, heartbeat=0.1)
+    limits = Limits(max_queue=5, heartbeat=seconds(0.1))
 
     def setup(server: Any) -> None:
         server.channel.on("n", lambda conn, payload: stuck.wait(seconds(10)))
@@ -358,21 +358,21 @@ def test_a_first_frame_that_came_partly_with_the_handshake_is_not_lost(on: On) -
 
 
 def test_leaving_the_with_block_delivers_what_was_sent(on: On) -> None:
-    limits = Limits(close_timeout=seconds(0.3), max_send_buffer=4_000_000)
+    limits = Limits(close_timeout=0.5, max_send_buffer=10_000_000)
     got: list[int] = []
     text = noise(100_000)
 
     def setup(server: Any) -> None:
         server.channel.on("t", lambda conn, payload: got.append(payload[0]))
 
-    with serving(on, setup=setup) as served, SlowProxy(served.port, rate=500_000) as proxy:
+    with serving(on, setup=setup) as served, SlowProxy(served.port, rate=2_000_000) as proxy:
         with WseClient(
             f"{on.scheme}://127.0.0.1:{proxy.port}", limits=limits, **on.client
         ) as client:
             client.connect("ann")
-            for number in range(15):
+            for number in range(70):
                 client.send("t", [number, text])
-        wait_until(lambda: got == list(range(15)), 10)
+        wait_until(lambda: got == list(range(70)), 20)
 
 
 @pytest.mark.parametrize("kind", FLAVOURS)

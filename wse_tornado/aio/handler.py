@@ -8,7 +8,7 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.websocket import WebSocketHandler
 
 from ..core.hub import Hub
-from ..errors import CloseCode, Reason
+from ..errors import CloseCode, Reason, printable
 from ..transport.base import Receiver
 from ..transport.deflate import Agreement, agree
 from ..transport.pipes import open_pipe
@@ -55,6 +55,9 @@ class WseHandler(WebSocketHandler):
         refusal = hub.refusal(self.request.remote_ip or "")
         if refusal is None and self.selected_subprotocol != hub.shared.protocol.name:
             refusal = CloseCode.NORMAL_CLOSURE, Reason.PROTOCOL_ERR.value
+        if refusal is not None:
+            address = printable(self.request.remote_ip or "")
+            hub.shared.logger.info("refused %s: %s %s", address, *refusal)
         receiver: Receiver
         if refusal is None:
             conn = hub.accept(

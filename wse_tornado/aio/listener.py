@@ -21,6 +21,8 @@ from .script import ScriptHandler, script_path
 
 __all__ = ["Listener", "routes"]
 
+MAX_BODY = 1024 * 1024  # bytes of a request to a page; a handshake has no body
+MAX_HEADER = 16 * 1024  # bytes of a request's headers
 BACKLOG = 128  # connections that the system completes before they are accepted
 
 
@@ -77,13 +79,17 @@ class Listener:
         xheaders: bool,
         handlers: Iterable[PageRule],
     ) -> HTTPServer:
+        limits = self._hub.shared.limits
         rules = with_pages(routes(self._hub, path), handlers)
         return HTTPServer(
             Application(rules, log_function=lambda _handler: None),
             ssl_options=ssl_options,
             xheaders=xheaders,
             # For the request of the handshake; Tornado would wait for an hour.
-            idle_connection_timeout=self._hub.shared.limits.auth_timeout,
+            idle_connection_timeout=limits.auth_timeout,
+            body_timeout=limits.auth_timeout,
+            max_body_size=MAX_BODY,
+            max_header_size=MAX_HEADER,
         )
 
     def _serve(self, http: HTTPServer, sockets: Iterable[socket.socket]) -> None:

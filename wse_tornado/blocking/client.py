@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import ssl
-import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from ..backoff import Backoff
-from ..core.connection import Life
+from ..core.client_connection import ClientConnection
+from ..core.connection import Life, PackedCall
 from ..core.connector import Connector, Generation
 from ..core.shared import check_closing, check_timeout, ignore_transport
 from ..errors import (
     CloseCode,
-    ConnectionFailed,
     ConnectionNotReady,
     ConnectTimeout,
     ErrorCode,
     Reason,
     ReceiveTimeout,
-    SendTimeout,
     Status,
     WaitTimeout,
     WseError,
@@ -31,7 +30,9 @@ from ..faces import ClientFace
 from ..limits import Limits
 from ..protocol import Message, Protocol
 from ..rpc import check_rpc_name, timeout_error
+from .calling import Outbox
 from .dispatch import ManualRunner, Runner, ThreadDispatcher, Workers
+from .lease import Lease
 from .loop import Deadline, LoopThread, Wait
 
 __all__ = ["WseClient"]
@@ -116,11 +117,24 @@ class WseClient(ClientFace):
             generation=generation,
             compression=compression,
         )
-        # Two locks: the loop thread takes the first, so nobody who holds it may wait.
-        self._lock = threading.Lock()
-        self._life = threading.Lock()
-        self._held = False  # whether this client counts as a user of the loop thread
-        self._posted = 0  # bytes on their way to the loop
+        self._lease = Lease(self._goodbye_of(self._connector), self._ordered, self._calls)
+        self._outbox = Outbox(
+            self._loop,
+            limits.max_send_buffer,
+            self._connector.buffered,
+            self._connector.room_for,
+        )
+
+    @staticmethod
+    def _goodbye_of(connector: Connector) -> Callable[[], Coroutine[Any, Any, None]]:
+        """A function that does not keep this object alive: whoever drops a client closes it."""
+        return partial(connector.close, CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
+
+    def __del__(self) -> None:
+        lease = getattr(self, "_lease", None)
+        if lease is not None and lease.active and not self._loop.detached:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+            self._loop.post(_close_forgotten, self._connector, lease)
 
     # -- connecting
 
@@ -151,13 +165,12 @@ class WseClient(ClientFace):
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         deadline = Deadline(self._seconds(timeout))
-        self._hold("connect")
 
         async def connect() -> Any:
-            self._check_held()
+            self._lease.begin()
             return await self._connector.connect(identity, meta, deadline.left() or _NO_TIME)
 
-        return self._run(connect, deadline, "connect", serving=True, late=ConnectTimeout)
+        return self._run(connect, deadline, "connect", asking=True, late=ConnectTimeout)
 
     def jump(
         self, url: str, identity: Any = None, meta: Any = None, *, timeout: float | None = None
@@ -178,13 +191,12 @@ class WseClient(ClientFace):
             WseError: As `connect` does.
         """
         deadline = Deadline(self._seconds(timeout))
-        self._hold("jump")
 
         async def jump() -> Any:
-            self._check_held()
+            self._lease.begin()
             return await self._connector.jump(url, identity, meta, deadline.left() or _NO_TIME)
 
-        return self._run(jump, deadline, "jump", serving=True, late=ConnectTimeout)
+        return self._run(jump, deadline, "jump", asking=True, late=ConnectTimeout)
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = Reason.BY_CLIENT) -> None:
         """Close, whatever the client is doing, and wait for its socket.
@@ -201,30 +213,26 @@ class WseClient(ClientFace):
         """
         self._loop.check_may_block("close")
         check_closing(code, reason)
-        with self._life:
-            held, self._held = self._held, False
-        if not held:
-            return
+        deadline = Deadline(self._connector.shared.limits.close_timeout + 1)
+
+        async def close() -> None:
+            user = self._lease.take()
+            try:
+                await self._connector.close(code, reason)
+            except asyncio.CancelledError:
+                self._connector.abort()  # Ctrl-C does not wait for the peer
+                raise
+            finally:
+                self._lease.end(user)
+
         try:
-            self._loop.run(
-                lambda: self._connector.close(code, reason),
-                Deadline(self._connector.shared.limits.close_timeout + 1),
-                "close",
-                waiter=self._wait_while_taken,
-            )
+            self._loop.run(close, deadline, "close", waiter=self._wait_while_taken)
         except ConnectionNotReady:
-            pass  # the loop has ended, and the sockets with it
+            return  # the loop does not run, and so nothing of this client
         except BaseException:
-            # Ctrl-C does not wait for the peer, and no socket may outlive its loop.
-            self._loop.post(self._connector.abort)
+            self._loop.post(_abandon, self._connector, self._lease)  # where it has not begun
             raise
-        finally:
-            with self._life:
-                if not self._held:  # nobody has begun anew meanwhile
-                    self._loop.not_at_goodbye(self._goodbye)
-                    self._ordered.retire()
-                    self._calls.retire()
-            self._loop.release()
+        self._loop.settled(deadline)
 
     def _wait_while_taken(self, wait: Wait, seconds: float | None) -> bool:
         """Wait for the closing, for as long as the server takes what was sent before it. An inline
@@ -253,27 +261,6 @@ class WseClient(ClientFace):
         if not self._loop.detached:  # a forked child leaves the parent's block, too
             self.close()
 
-    async def _goodbye(self) -> None:
-        await self._connector.close(CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
-
-    def _hold(self, what: str) -> None:
-        self._loop.check_may_block(what)
-        with self._life:
-            if not self._held:
-                self._loop.acquire()
-                self._held = True
-                with self._lock:
-                    self._posted = 0  # what an earlier loop never took is gone with it
-                self._loop.at_goodbye(self._goodbye)
-                for runner in (self._ordered, self._calls):
-                    if isinstance(runner, Workers):
-                        runner.resume()
-
-    def _check_held(self) -> None:
-        """On the loop: a close() that came first ends what has not begun, too."""
-        if not self._held:
-            raise ConnectionFailed(None, {}, "the client was closed while it was connecting")
-
     # -- talking
 
     def send(self, type: Any, payload: Any = None, *, timeout: float | None = None) -> None:
@@ -291,56 +278,8 @@ class WseClient(ClientFace):
         data, binary = connector.pack(type, payload)
         what = f"send {type!r}"
         connector.ready_connection(what)
-        size = len(data)
-        if not self._reserve(size):
-            self._wait_for_room(size, Deadline(self._seconds(timeout)), what)
-        if not self._loop.post(self._hand_over, data, binary):
-            self._give_back(size)
-            raise ConnectionNotReady(None, {}, f"cannot {what}: the loop thread has ended")
-
-    def _give_back(self, size: int) -> None:
-        with self._lock:
-            self._posted -= size
-
-    def _reserve(self, size: int) -> bool:
-        """Take room in the send buffer, if there is."""
-        conn = self._connector.conn
-        with self._lock:
-            waiting = self._posted + (conn.buffered if conn is not None else 0)
-            if waiting and waiting + size > self._connector.shared.limits.max_send_buffer:
-                return False
-            self._posted += size
-            return True
-
-    def _wait_for_room(self, size: int, deadline: Deadline, what: str) -> None:
-        self._loop.check_may_block("send")
-        while True:
-            left = deadline.left()
-            if left is None or left <= 0:
-                raise SendTimeout(
-                    ErrorCode.SEND_BUFFER_FULL,
-                    {"timeout": deadline.seconds},
-                    f"cannot {what}: the server did not take what waits to be sent within "
-                    f"{deadline.seconds:g} s",
-                )
-            self._loop.run(partial(self._room_within, left, size), deadline, "send")
-            self._connector.ready_connection(what)
-            if self._reserve(size):
-                return
-
-    async def _room_within(self, seconds: float, size: int) -> None:
-        try:
-            await asyncio.wait_for(self._connector.room_for(size), seconds)
-        except asyncio.TimeoutError:
-            pass  # whoever waits looks at its deadline
-
-    def _hand_over(self, data: bytes, binary: bool) -> None:
-        try:
-            conn = self._connector.conn
-            if conn is not None and conn.life is Life.READY:
-                conn.send_packed(data, binary)
-        finally:
-            self._give_back(len(data))
+        deadline = Deadline(self._seconds(timeout))
+        self._outbox.put(len(data), deadline, what, connector.send_if_ready, data, binary)
 
     def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Call a procedure of the server and wait for its answer.
@@ -364,20 +303,49 @@ class WseClient(ClientFace):
         seconds = self._seconds(timeout)
         deadline = Deadline(seconds)
         self._loop.check_may_block("call")
+        conn, call = self._prepare(name, payload)
         wait = Wait()
         self._loop.track(wait)
-        stamp = None
         try:
-            stamp = self._begin(name, payload, wait.settle, deadline)
+            self._start_call(conn, call, wait.settle, deadline)
             if not wait.wait(deadline.left()):
                 raise timeout_error(name, seconds)
             return wait.outcome()
         except BaseException:
-            if stamp is not None and not wait.done:
-                self._loop.post(self._forget, stamp)
+            if wait.error is None:  # not failed by its connection: it may be pending
+                self._forget(conn, call)
             raise
         finally:
             self._loop.untrack(wait)
+
+    def _prepare(self, name: str, payload: Any) -> tuple[ClientConnection, PackedCall]:
+        check_rpc_name(name)
+        connector = self._connector
+        conn = connector.conn
+        if conn is None or conn.life is not Life.READY:
+            conn = connector.ready_connection(f"call {name!r}")
+        return conn, conn.prepare_call(name, payload, legacy=connector.legacy)
+
+    def _start_call(
+        self,
+        conn: ClientConnection,
+        call: PackedCall,
+        settle: Callable[[Any, BaseException | None], Any],
+        deadline: Deadline | None,
+    ) -> None:
+        """Hand a call to its connection: directly, or behind what is on its way to the loop."""
+        # Fast path: nothing of ours is queued on the loop, so write from this thread and save two
+        # context switches.
+        if not self._outbox.idle or not conn.begin_call_from_thread(call, settle):
+            size = len(call.data)
+            self._outbox.put(size, deadline, f"call {call.rpc!r}", conn.begin_call, call, settle)
+
+    def _forget(self, conn: ClientConnection, call: PackedCall) -> None:
+        """Nobody waits for that answer any more. Behind the call, if that is on its way."""
+        try:
+            self._outbox.put(0, None, "forget a call", conn.recover_call, call)
+        except ConnectionNotReady:
+            pass  # forgotten with the loop
 
     def submit(
         self, name: str, payload: Any = None, *, timeout: float | None = None
@@ -396,8 +364,8 @@ class WseClient(ClientFace):
         """
         seconds = self._seconds(timeout)
         self._loop.check_process()
+        conn, call = self._prepare(name, payload)
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
         settled = False
 
         def settle(result: Any, error: BaseException | None) -> None:  # on the loop thread
@@ -405,6 +373,7 @@ class WseClient(ClientFace):
             if settled:
                 return
             settled = True
+            self._loop.untrack(ending)
             if not future.set_running_or_notify_cancel():
                 return  # cancelled; until it is told so, `wait` and `as_completed` do not see it
             if error is not None:
@@ -413,69 +382,30 @@ class WseClient(ClientFace):
                 future.set_result(result)
 
         def arm() -> None:
-            timer = asyncio.get_running_loop().call_later(
-                seconds, lambda: settle(None, timeout_error(name, seconds))
-            )
+            timer = asyncio.get_running_loop().call_later(seconds, give_up)
             future.add_done_callback(lambda _: self._loop.post(timer.cancel))
+
+        def give_up() -> None:
+            conn.forget_call(call.stamp)
+            settle(None, timeout_error(name, seconds))
+
+        def cancelled(future: concurrent.futures.Future[Any]) -> None:
+            if future.cancelled():
+                self._forget(conn, call)
+                if not self._loop.post(settle, None, None):
+                    settle(None, None)
 
         ending = _Ending(settle)
         self._loop.track(ending)
         try:
-            stamp = self._begin(name, payload, settle, Deadline(seconds))
+            # It never waits: without room the future fails.
+            self._start_call(conn, call, settle, None)
+            self._outbox.put(0, None, "submit", arm)
         except BaseException:
             self._loop.untrack(ending)
             raise
-
-        def forget() -> None:
-            self._forget(stamp)
-            settle(None, None)
-
-        def tidy(_future: concurrent.futures.Future[Any]) -> None:
-            self._loop.untrack(ending)
-            if not self._loop.post(forget):
-                settle(None, None)
-
-        future.add_done_callback(tidy)
-        self._loop.post(arm)
+        future.add_done_callback(cancelled)
         return future
-
-    def _begin(
-        self,
-        name: str,
-        payload: Any,
-        settle: Callable[[Any, BaseException | None], None],
-        deadline: Deadline,
-    ) -> str:
-        """Pack a call here, hand it to the loop, and return its stamp."""
-        check_rpc_name(name)
-        connector = self._connector
-        conn = connector.conn
-        if conn is None or conn.life is not Life.READY:
-            conn = connector.ready_connection(f"call {name!r}")
-        call = conn.prepare_call(name, payload, legacy=connector.legacy)
-        # Nothing of this client on its way to the loop: straight to the socket, two turns of
-        # threads fewer.
-        if self._posted == 0 and conn.begin_call_from_thread(call, settle):
-            return call.stamp
-        what = f"call {name!r}"
-        size = len(call.data)
-        if not self._reserve(size):
-            self._wait_for_room(size, deadline, what)
-            conn = connector.ready_connection(what)
-
-        def begin() -> None:
-            self._give_back(size)
-            conn.begin_call(call, settle)
-
-        if not self._loop.post(begin):
-            self._give_back(size)
-            raise ConnectionNotReady(None, {}, f"cannot {what}: the loop thread has ended")
-        return call.stamp
-
-    def _forget(self, stamp: str) -> None:
-        conn = self._connector.conn
-        if conn is not None:
-            conn.forget_call(stamp)
 
     # -- pulling
 
@@ -491,12 +421,26 @@ class WseClient(ClientFace):
             NotAuthorized: The client came back and was refused.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
-        return self._run(
-            lambda: self._connector.receive(timeout),
-            Deadline(timeout),
-            "receive",
-            late=ReceiveTimeout,
-        )
+        self._check_used("receive")
+        wait = Wait()
+        try:
+            self._loop.run(
+                lambda: self._connector.inbox.take(timeout),
+                Deadline(timeout),
+                "receive",
+                wait=wait,
+                late=ReceiveTimeout,
+                undelivered=self._connector.inbox.give_back,
+            )
+            return wait.result.message  # type: ignore[no-any-return]
+        except BaseException:
+            # Whatever interrupts this thread, up to the return: the message is not lost.
+            self._loop.post(self._give_back, wait)
+            raise
+
+    def _give_back(self, wait: Wait) -> None:
+        if wait.done and wait.error is None and wait.result is not None:
+            self._connector.inbox.give_back(wait.result)
 
     def wait_for(
         self,
@@ -541,7 +485,7 @@ class WseClient(ClientFace):
             lambda: self._connector.wait_ready(timeout),
             Deadline(timeout),
             "wait_ready",
-            serving=True,
+            asking=True,
         )
 
     def wait(self, *, timeout: float | None = None) -> bool:
@@ -564,7 +508,14 @@ class WseClient(ClientFace):
             return True  # never connected, or closed meanwhile
 
     def __iter__(self) -> Iterator[Message]:
-        """Messages, as `receive` gives them, until the connection is over for good."""
+        """Messages, as `receive` gives them, until the connection is over for good.
+
+        From this call on a full inbox pauses the server instead of dropping messages.
+        """
+        self._connector.inbox.pull()
+        return self._messages()
+
+    def _messages(self) -> Iterator[Message]:
         while True:
             try:
                 message = self.receive()
@@ -625,39 +576,80 @@ class WseClient(ClientFace):
     def _seconds(self, timeout: float | None) -> float:
         return self._connector.shared.timeout if timeout is None else check_timeout(timeout)
 
+    def _check_used(self, what: str) -> None:
+        self._loop.check_may_block(what)
+        if not self._lease.active:
+            raise ConnectionNotReady(
+                None,
+                {"status": str(self.status)},
+                f"{what}(): the client is {self.status}; call connect() first",
+            )
+
     def _run(
         self,
         make: Callable[[], Coroutine[Any, Any, T]],
         deadline: Deadline,
         what: str,
         *,
-        serving: bool = False,
+        asking: bool = False,
         late: type[WseError] = WaitTimeout,
     ) -> T:
-        self._loop.check_may_block(what)
-        if not self._held:
-            raise ConnectionNotReady(
-                None,
-                {"status": str(self.status)},
-                f"{what}(): the client is {self.status}; call connect() first",
-            )
+        """Run a coroutine on the loop.
+
+        Args:
+            make: Makes it.
+            deadline: When to give up.
+            what: The public method.
+            asking: It may ask the user's functions, for the identity for instance, which a manual
+                client runs on this very thread.
+            late: What to raise where the loop is too busy.
+        """
+        starting = what in ("connect", "jump")
+        if not starting:
+            self._check_used(what)
         manual = self._manual
-        if manual is None or not serving:
-            return self._loop.run(make, deadline, what, late=late)
-        # What connecting asks of the user runs on this very thread.
+        if manual is None or not asking:
+            return self._loop.run(make, deadline, what, late=late, starting=starting)
         return self._loop.run(
             make,
             deadline,
             what,
-            settled=manual.wake,
+            wait=Wait(manual.wake),
             late=late,
             waiter=lambda wait, seconds: manual.run_until(
                 lambda: wait.done, seconds, urgent_only=True
             ),
+            starting=starting,
         )
 
     def __repr__(self) -> str:
         return f"<WseClient {self.status} {self._connector.where}>"
+
+
+def _abandon(connector: Connector, lease: Lease) -> None:
+    """On the loop: end a client that nobody waits for any more."""
+    user = lease.take()
+    connector.stop(CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
+    connector.abort()
+    lease.end(user)
+
+
+def _close_forgotten(connector: Connector, lease: Lease) -> None:
+    """On the loop: close a client that has been garbage-collected."""
+
+    async def close() -> None:
+        user = lease.take()
+        try:
+            await connector.close(CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
+        finally:
+            lease.end(user)
+
+    task = asyncio.get_running_loop().create_task(close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()  # or they could be collected, too
 
 
 class _Ending:

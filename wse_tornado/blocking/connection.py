@@ -10,32 +10,46 @@ from ..core.hub import Hub
 from ..core.server_connection import ServerConnection
 from ..core.shared import check_timeout
 from ..core.users import Device, User
-from ..errors import CloseCode, Reason
+from ..errors import CloseCode, ConnectionNotReady, Reason
 from ..faces import ConnectionFace, IdentityFace
 from ..rpc import check_rpc_name, disconnected_error, timeout_error
 from ..transport.base import SharedMessage
+from .calling import Outbox
 from .loop import Deadline, LoopThread, Wait
 
 __all__ = ["ClientIdentity", "Connection", "post"]
 
+PER_RECEIVER = 100  # bytes; what a receiver of a message costs the loop, about
 
-def post(loop: LoopThread, hub: Hub, message: SharedMessage, devices: Iterable[Device]) -> int:
-    """Hand a message to those devices that are open, on the loop. Returns how many they are."""
-    loop.check_process()
+
+def post(outbox: Outbox, hub: Hub, message: SharedMessage, devices: Iterable[Device]) -> int:
+    """Hand a message to those devices that are open, on the loop. Returns how many they are.
+
+    Raises:
+        SendTimeout: The loop did not take what was sent before within the server's time-out.
+        WrongThread: On a copy left by a fork.
+    """
     receivers = [conn for conn in devices if conn.life is Life.READY]
-    if not receivers or not loop.post(hub.deliver, message, receivers):
-        return 0
+    outbox.check_process()
+    if receivers:
+        size = len(message.payload) + PER_RECEIVER * len(receivers)
+        deadline = None if outbox.on_loop else Deadline(hub.shared.timeout)
+        try:
+            outbox.put(size, deadline, "send", hub.deliver, message, receivers)
+        except ConnectionNotReady:
+            return 0
     return len(receivers)
 
 
 class Connection(ConnectionFace["ClientIdentity"]):
     """One device of one user, as handlers of a blocking server get it. Any thread."""
 
-    __slots__ = ("_hub", "_loop")
+    __slots__ = ("_hub", "_loop", "_outbox")
 
-    def __init__(self, loop: LoopThread, hub: Hub, conn: ServerConnection) -> None:
+    def __init__(self, loop: LoopThread, outbox: Outbox, hub: Hub, conn: ServerConnection) -> None:
         super().__init__(conn)
         self._loop = loop
+        self._outbox = outbox
         self._hub = hub
 
     def send(self, type: Any, payload: Any = None) -> int:
@@ -50,7 +64,7 @@ class Connection(ConnectionFace["ClientIdentity"]):
             ValueError: The type is empty or belongs to the library.
             WrongThread: On a copy left by a fork.
         """
-        return post(self._loop, self._hub, self._hub.pack(type, payload), (self._conn,))
+        return post(self._outbox, self._hub, self._hub.pack(type, payload), (self._conn,))
 
     def call(self, name: str, payload: Any = None, *, timeout: float | None = None) -> Any:
         """Call a procedure that this device has registered, and wait for its answer.
@@ -78,13 +92,17 @@ class Connection(ConnectionFace["ClientIdentity"]):
         wait = Wait()
         loop.track(wait)
         try:
-            if not loop.post(conn.begin_call, call, wait.settle):
-                raise disconnected_error(name, 1006, "the server has stopped", sent=False)
+            try:
+                self._outbox.put(
+                    len(call.data), deadline, f"call {name!r}", conn.begin_call, call, wait.settle
+                )
+            except ConnectionNotReady:
+                raise disconnected_error(name, 1006, "the server has stopped", sent=False) from None
             if not wait.wait(deadline.left()):
                 raise timeout_error(name, seconds)
             return wait.outcome()
         except BaseException:
-            if not wait.done:
+            if wait.error is None:  # not failed by its connection: it may be pending
                 loop.post(conn.forget_call, call.stamp)
             raise
         finally:
@@ -103,11 +121,12 @@ class Connection(ConnectionFace["ClientIdentity"]):
 class ClientIdentity(IdentityFace[Connection]):
     """One user of a blocking server, with all devices. Any thread."""
 
-    __slots__ = ("_hub", "_loop")
+    __slots__ = ("_hub", "_loop", "_outbox")
 
-    def __init__(self, loop: LoopThread, hub: Hub, user: User) -> None:
+    def __init__(self, loop: LoopThread, outbox: Outbox, hub: Hub, user: User) -> None:
         super().__init__(user)
         self._loop = loop
+        self._outbox = outbox
         self._hub = hub
 
     def send(self, type: Any, payload: Any = None) -> int:
@@ -122,7 +141,7 @@ class ClientIdentity(IdentityFace[Connection]):
             WrongThread: On a copy left by a fork.
         """
         message = self._hub.pack(type, payload)
-        return post(self._loop, self._hub, message, list(self._user.devices.values()))
+        return post(self._outbox, self._hub, message, list(self._user.devices.values()))
 
     def drop(self, reason: str = Reason.BY_SERVER) -> int:
         """Close every connection of this user with 1000 and ``reason``, without waiting.

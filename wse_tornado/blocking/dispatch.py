@@ -2,14 +2,20 @@
 
 Nothing here knows the protocol. All threads are daemons of our own: executors of the standard
 library are joined when the interpreter exits, and a stuck callback would keep it alive.
+
+As in ``loop.py`` there is no lock: a finalizer may run between any two bytecodes, on any thread,
+and use the very object that it interrupts. Each record below is a deque, of which one operation
+takes or puts an item; who has put something looks again for who could take it.
 """
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import inspect
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -27,11 +33,15 @@ from ..core.dispatch import (
 )
 from ..errors import ErrorCode, WseError
 from ..events import Handler
-from .loop import Deadline, LoopThread, Wait, thread_state
+from ..transport.base import LoopIO
+from .loop import Deadline, LoopThread, Wait, ended_error, thread_state
 
 __all__ = ["ManualRunner", "ThreadDispatcher", "Workers"]
 
 logger = logging.getLogger("wse_tornado")
+
+STALL_SECONDS = 2.0  # that all workers wait and none comes free, before calls are refused
+RETRY_SECONDS = 0.1  # until a thread that could not be started is tried again
 
 
 class Job:
@@ -50,28 +60,28 @@ class Runner(ABC):
 
     Attributes:
         turn: Handlers a lane runs before others have their turn; None for all that are due.
+        later: ``later(seconds, fn)`` calls ``fn`` on the loop after that time.
     """
 
     turn: int | None = 64
+    later: Callable[[float, Callable[[], None]], object]
 
     @abstractmethod
     def submit(self, job: Job) -> None:
-        """Run it soon. Any thread."""
-
-    @abstractmethod
-    def crowded(self) -> bool:
-        """Whether other jobs wait for a thread."""
+        """Run it soon. Any thread but one that Ctrl-C may hit."""
 
     @abstractmethod
     def retire(self) -> None:
         """Let idle threads end. Jobs still run; later ones start threads anew."""
 
+    def resume(self) -> None:  # noqa: B027 - only threads need to be told
+        """Undo `retire`."""
+
 
 class _Worker:
-    __slots__ = ("gate", "job")
+    __slots__ = ("gate",)
 
-    def __init__(self, job: Job) -> None:
-        self.job: Job | None = job
+    def __init__(self) -> None:
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -79,9 +89,9 @@ class _Worker:
 class Workers(Runner):
     """A bounded set of daemon threads, started as needed.
 
-    A job that may be rejected is, once every thread of the set waits inside a blocking call of
-    this library: then none of them can be counted on to become free, and waiting for one could
-    be waiting for oneself.
+    A job that may be rejected is, once every thread has been waiting inside a blocking call of
+    this library for `STALL_SECONDS`: then none can be counted on to become free, and waiting for
+    one could be waiting for oneself.
 
     Args:
         name: What the threads' names begin with.
@@ -91,105 +101,127 @@ class Workers(Runner):
     def __init__(self, name: str, size: int) -> None:
         self._name = name
         self._size = size
-        self._lock = threading.Lock()
+        self.later = lambda seconds, fn: None
         self._jobs: deque[Job] = deque()
-        self._idle: list[_Worker] = []
-        self._count = 0
-        self._started = 0
-        self._waiting = 0
+        self._idle: deque[_Worker] = deque()
+        self._free = deque(range(1, size + 1))  # numbers of threads that may be started
+        self._waiting: set[object] = set()  # waits that threads of the set are in
+        self._news = object()  # another one whenever a thread comes free
+        self._stalled: tuple[object, float] = (None, 0.0)  # the news when, and since when
+        self._check_due = 0.0
+        self._starved = False  # the system has had no thread left for us
         self._retiring = True  # until `resume`: whom nobody uses keeps no thread
 
     @property
     def count(self) -> int:
         """How many threads there are."""
-        return self._count
+        return self._size - len(self._free)
 
     def submit(self, job: Job) -> None:
-        rejected = False
-        worker = None
-        with self._lock:
-            if self._idle:
-                worker = self._idle.pop()
-                worker.job = job
-            elif self._count < self._size:
-                self._count += 1
-                self._started += 1
-                self._start(_Worker(job), self._started)
-            elif self._waiting >= self._size and job.reject is not None:
-                rejected = True
-            else:
-                self._jobs.append(job)
-        if worker is not None:
-            worker.gate.release()
-        elif rejected and job.reject is not None:
-            job.reject()
+        self._jobs.append(job)
+        self._match()
+        if self._jobs:
+            self._check_later()
 
-    def _start(self, worker: _Worker, number: int) -> None:
-        try:
-            threading.Thread(
-                target=self._work, args=(worker,), name=f"{self._name}-{number}", daemon=True
-            ).start()
-        except RuntimeError:  # the system has no thread left, or the interpreter is exiting
-            self._count -= 1
-            if not LoopThread.exiting:
-                logger.exception("cannot start a worker thread")
-            if worker.job is not None:
-                self._jobs.append(worker.job)
+    def _match(self) -> None:
+        """Wake, or start, a thread for each job that waits.
 
-    def _work(self, worker: _Worker) -> None:
+        Any number of threads may be in here at once. Who makes a job or a thread available calls
+        this afterwards, so that of the two that meet the later one finds the earlier.
+        """
+        while self._jobs:
+            try:
+                self._idle.pop().gate.release()
+                return  # it takes a job
+            except IndexError:
+                pass
+            try:
+                number = self._free.popleft()
+            except IndexError:
+                return  # all are busy: the first to become free takes it
+            try:
+                threading.Thread(
+                    target=self._work, args=(number,), name=f"{self._name}-{number}", daemon=True
+                ).start()
+                self._starved = False
+            except RuntimeError:  # the system has no thread left, or the interpreter is exiting
+                self._free.append(number)
+                if not LoopThread.exiting and not self._starved:
+                    logger.exception("cannot start a worker thread; it is tried again")
+                self._starved = True
+            return
+
+    def _work(self, number: int) -> None:
         thread_state.pool = self
-        job = worker.job
-        while job is not None:
+        worker = _Worker()
+        while True:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                if self._retiring:
+                    break
+                self._idle.append(worker)
+                self._match()  # a job may have come since
+                worker.gate.acquire()
+                continue
             try:
                 job.run()
             except BaseException:  # SystemExit too: a handler cannot end a thread of ours
                 logger.exception("a job of %s failed", self._name)
-            with self._lock:
-                if self._jobs:
-                    job = self._jobs.popleft()
-                    continue
-                if self._retiring:
-                    self._count -= 1
-                    return
-                worker.job = None
-                self._idle.append(worker)
-            job = None  # hold nothing of the last job while idle
-            worker.gate.acquire()
-            job = worker.job
-
-    def crowded(self) -> bool:
-        return bool(self._jobs)
+            del job  # hold nothing of the last job while idle
+            self._news = object()
+        self._free.append(number)
+        self._match()
 
     def retire(self) -> None:
-        with self._lock:
-            self._retiring = True
-            idle, self._idle = self._idle, []
-            self._count -= len(idle)
-        for worker in idle:
-            worker.job = None
-            worker.gate.release()
+        self._retiring = True
+        while self._idle:
+            try:
+                self._idle.pop().gate.release()
+            except IndexError:
+                break
 
     def resume(self) -> None:
         """Undo `retire`."""
         self._retiring = False
 
-    def enter_wait(self) -> None:
+    def enter_wait(self, wait: object) -> None:
         """The calling worker is about to wait for the other end."""
-        rejected: list[Job] = []
-        with self._lock:
-            self._waiting += 1
-            if self._waiting >= self._size:
-                rejected = [job for job in self._jobs if job.reject is not None]
-                for job in rejected:
-                    self._jobs.remove(job)
-        for job in rejected:
-            assert job.reject is not None
-            job.reject()
+        self._waiting.add(wait)
+        if self._jobs:
+            self._check_later()
 
-    def leave_wait(self) -> None:
+    def leave_wait(self, wait: object) -> None:
         """It goes on."""
-        with self._lock:
-            self._waiting -= 1
+        self._waiting.discard(wait)
+        self._news = object()
+
+    @property
+    def _stuck(self) -> bool:
+        return bool(self._jobs) and len(self._waiting) >= self.count
+
+    def _check_later(self) -> None:
+        """Look later after jobs that no thread takes."""
+        now = time.monotonic()
+        if self._stuck and now > self._check_due:
+            if self._stalled[0] is not self._news:
+                self._stalled = (self._news, now)
+            self._check_due = now + RETRY_SECONDS
+            self.later(RETRY_SECONDS, self._check)
+
+    def _check(self) -> None:
+        self._match()  # what could not be started may start now
+        news, since = self._stalled
+        if self._stuck and news is self._news and time.monotonic() - since >= STALL_SECONDS:
+            for job in tuple(self._jobs):
+                if job.reject is not None:
+                    try:
+                        self._jobs.remove(job)
+                    except ValueError:  # a thread took it
+                        continue
+                    job.reject()
+        self._check_due = 0.0
+        self._check_later()
 
 
 class ManualRunner(Runner):
@@ -210,9 +242,6 @@ class ManualRunner(Runner):
         """A job that a blocking ``connect`` runs itself, or it would wait for ever."""
         self._urgent.append(job)
         self.wake()
-
-    def crowded(self) -> bool:
-        return False
 
     def retire(self) -> None:
         pass
@@ -274,10 +303,17 @@ class ThreadDispatcher(Dispatcher):
 
     def __init__(self, loop: LoopThread, ordered: Runner, calls: Runner) -> None:
         self.loop = loop
-        self.io = loop.io
         self.ordered = ordered
         self.calls = calls
-        self._on_loop = LoopDispatcher()
+        for runner in (ordered, calls):
+            runner.later = loop.later
+        self._by_hand = isinstance(calls, ManualRunner)
+        self._on_loop = LoopDispatcher()  # carries coroutines that serve calls
+        self.in_order = LoopDispatcher()  # and those of lanes, which closing does not cancel
+
+    @property
+    def io(self) -> LoopIO:  # type: ignore[override] # of the present run of the loop thread
+        return self.loop.io
 
     def lane(self, on_error: OnError) -> Lane:
         return ThreadLane(self, on_error)
@@ -286,16 +322,11 @@ class ThreadDispatcher(Dispatcher):
         if not (handler.inline or handler.is_coroutine):
             self.calls.submit(self._job(handler, args, done))
             return
-        try:
-            result = handler.fn(*args)
-        except BaseException as exc:  # nothing a handler raises leaves it: the loop is everybody's
-            done(None, failure_of(exc))
-            return
-        if result is not None and is_awaitable(result):
-            contained = Handler(partial(_contain, result))
-            self._on_loop.beside(contained, (), partial(_unpack, done))
+        result, exc = self.call(handler, args)
+        if exc is None and is_awaitable(result):
+            self.await_(result, done, self._on_loop)
         else:
-            done(result, None)
+            done(result, exc)
 
     def ask(self, handler: Handler, args: tuple[Any, ...], done: Done) -> None:
         if isinstance(self.calls, ManualRunner) and not (handler.inline or handler.is_coroutine):
@@ -304,8 +335,23 @@ class ThreadDispatcher(Dispatcher):
             self.beside(handler, args, done)
 
     def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
-        if not self.loop.post(fn, *args) and not self.loop.running:
-            fn(*args)  # no loop takes work any more: here, or never
+        if self.loop.begun and self.loop.post(fn, *args):
+            return
+        # No loop takes work any more: here, or never. Ctrl-C may tear what the main thread does
+        # between any two steps; it does not reach another one.
+        if threading.get_ident() != threading.main_thread().ident:
+            fn(*args)
+            return
+        done = Wait()
+
+        def there() -> None:
+            try:
+                fn(*args)
+            finally:
+                done.settle(None, None)
+
+        _thread.start_new_thread(there, ())
+        done.wait(None)
 
     def cancel_calls(self) -> None:
         self._on_loop.cancel_calls()
@@ -318,7 +364,10 @@ class ThreadDispatcher(Dispatcher):
                 error = WseError(ErrorCode.RP_EXECUTION_FAILED, {}, "it was interrupted")
                 self.on_loop(done, None, error)
                 raise
-            self.on_loop(done, result, exc)
+            if exc is None and is_awaitable(result):
+                self.await_(result, done, self._on_loop)
+            else:
+                self.on_loop(done, result, exc)
             return 1
 
         def reject() -> None:
@@ -334,32 +383,26 @@ class ThreadDispatcher(Dispatcher):
         return Job(run, reject)
 
     def call(self, handler: Handler, args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-        """Run a handler on this thread: its result, or its exception."""
+        """Run a handler on this thread: its result, which may be awaitable, or its exception."""
         try:
-            result = handler.fn(*args)
-            if result is not None and is_awaitable(result):
-                result = self._wait_for(result)
-        except KeyboardInterrupt:
-            raise
+            return handler.fn(*args), None
         except BaseException as exc:  # SystemExit in a handler is a failure of the handler
+            if isinstance(exc, KeyboardInterrupt) and self._by_hand and not handler.inline:
+                raise  # Ctrl-C, on the user's own thread
             return None, failure_of(exc)
-        return result, None
 
-    def _wait_for(self, awaitable: Awaitable[Any]) -> Any:
-        """Run a coroutine that a handler is, or returned, on the loop; keep its place here."""
-
-        async def run() -> Any:
-            return await awaitable
-
-        try:
-            return self.loop.run(run, Deadline(None), "a coroutine handler")
-        finally:
-            # Where the loop has ended it never began; this keeps Python from warning of that.
-            if (
-                asyncio.iscoroutine(awaitable)
-                and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED
-            ):
-                awaitable.close()
+    def await_(self, awaitable: Awaitable[Any], done: Done, tasks: LoopDispatcher) -> None:
+        """Run a coroutine that a handler is, or returned, on the loop. It occupies no thread."""
+        contained = Handler(partial(_contain, awaitable))
+        if self.loop.post(tasks.beside, contained, (), partial(_unpack, done)):
+            return
+        # Where the loop has ended it never began; this keeps Python from warning of that.
+        if (
+            asyncio.iscoroutine(awaitable)
+            and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED
+        ):
+            awaitable.close()
+        done(None, ended_error("a coroutine handler"))
 
 
 async def _contain(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
@@ -380,16 +423,15 @@ def _unpack(
 
 
 class ThreadLane(Lane):
-    """A lane carried by one thread at a time."""
+    """A lane carried by one thread at a time, or by none while a coroutine of it runs."""
 
-    __slots__ = ("_dispatcher", "_lock", "_notify", "_on_error", "_queue", "_scheduled")
+    __slots__ = ("_carried", "_dispatcher", "_notify", "_on_error", "_queue")
 
     def __init__(self, dispatcher: ThreadDispatcher, on_error: OnError) -> None:
         self._dispatcher = dispatcher
         self._on_error = on_error
         self._queue: deque[tuple[Handler, tuple[Any, ...], Done | None]] = deque()
-        self._lock = threading.Lock()
-        self._scheduled = False
+        self._carried = deque([False])  # who takes the one item out carries the lane
         self._notify: tuple[int, Callable[[], None]] | None = None
 
     @property
@@ -402,45 +444,75 @@ class ThreadLane(Lane):
 
     def post(self, handler: Handler, args: tuple[Any, ...], done: Done | None = None) -> None:
         if handler.inline:
-            result, exc = self._dispatcher.call(handler, args)
-            self._finish(handler, done, result, exc)
+            self._ended(handler, done, *self._dispatcher.call(handler, args))
             return
-        with self._lock:
-            self._queue.append((handler, args, done))
-            if self._scheduled:
-                return
-            self._scheduled = True
+        self._queue.append((handler, args, done))
+        self._carry()
+
+    def _carry(self) -> None:
+        """Have what waits run, unless somebody carries the lane already."""
+        try:
+            self._carried.pop()
+        except IndexError:
+            return
+        self._submit()
+
+    def _submit(self) -> None:
         self._dispatcher.ordered.submit(Job(self._run))
 
     def _run(self) -> int:
         """Run some of the queue. Returns how many handlers that were."""
-        count, empty = 0, False
+        count = 0
         try:
             for _ in range(self._dispatcher.ordered.turn or len(self._queue)):
-                with self._lock:
-                    if not self._queue:
-                        break
+                try:
                     handler, args, done = self._queue.popleft()
+                except IndexError:
+                    break
                 if self._notify is not None:
                     self._check_level()
                 count += 1
                 result, exc = self._dispatcher.call(handler, args)
+                if exc is None and result is not None and is_awaitable(result):
+                    ended = partial(self._ended_and_go_on, handler, done)
+                    self._dispatcher.await_(result, ended, self._dispatcher.in_order)
+                    return count
                 if done is not None or exc is not None:
                     self._dispatcher.on_loop(self._finish, handler, done, result, exc)
-            with self._lock:
-                empty = not self._queue
-                if empty:
-                    self._scheduled = False
-        finally:
-            if not empty:  # also where Ctrl-C ended a handler: the rest of the queue stays due
-                self._dispatcher.ordered.submit(Job(self._run))
+        except BaseException:  # Ctrl-C ended a handler: the rest of the queue stays due
+            self._submit()
+            raise
+        if self._queue:
+            self._submit()  # others have their turn first
+        else:
+            self._carried.append(False)
+            if self._queue:  # something came since, and saw the lane carried
+                self._carry()
         return count
+
+    def _ended_and_go_on(
+        self, handler: Handler, done: Done | None, result: Any, exc: BaseException | None
+    ) -> None:
+        try:
+            self._finish(handler, done, result, exc)
+        finally:
+            self._submit()
 
     def _check_level(self) -> None:
         notify = self._notify
         if notify is not None and len(self._queue) <= notify[0]:
             self._notify = None
             self._dispatcher.loop.post(notify[1])
+
+    def _ended(
+        self, handler: Handler, done: Done | None, result: Any, exc: BaseException | None
+    ) -> None:
+        """An inline handler has ended, or begun a coroutine that nothing waits for."""
+        if exc is None and result is not None and is_awaitable(result):
+            ended = partial(self._finish, handler, done)
+            self._dispatcher.await_(result, ended, self._dispatcher.in_order)
+        else:
+            self._finish(handler, done, result, exc)
 
     def _finish(
         self, handler: Handler, done: Done | None, result: Any, exc: BaseException | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
@@ -19,8 +18,10 @@ from ..errors import ConnectionNotReady, Reason
 from ..faces import ServerFace
 from ..limits import Limits
 from ..protocol import Protocol
+from .calling import Outbox
 from .connection import ClientIdentity, Connection, post
 from .dispatch import ThreadDispatcher, Workers
+from .lease import Lease
 from .loop import Deadline, LoopThread, Wait
 
 __all__ = ["WseServer"]
@@ -117,16 +118,18 @@ class WseServer(ServerFace[ClientIdentity]):
         self._ssl_options = ssl_options
         self._xheaders = xheaders
         self._handlers = check_rules(handlers)
-        self._lock = threading.Lock()
-        self._started = False
-        self._stopped: Wait | None = None
-        self._unlistening: asyncio.Future[None] | None = None
+        self._lease = Lease(self._goodbye, self._ordered, self._calls)
+        self._stop_waits: set[Wait] = set()
+        self._outbox = Outbox(self._loop, self._hub.shared.limits.max_send_buffer, _none, _at_once)
+
+    async def _goodbye(self) -> None:
+        await self._stop(0)
 
     def _face_of(self, conn: ServerConnection) -> Connection:
-        return Connection(self._loop, self._hub, conn)
+        return Connection(self._loop, self._outbox, self._hub, conn)
 
     def _face_of_user(self, user: User) -> ClientIdentity:
-        return ClientIdentity(self._loop, self._hub, user)
+        return ClientIdentity(self._loop, self._outbox, self._hub, user)
 
     # -- life
 
@@ -145,8 +148,11 @@ class WseServer(ServerFace[ClientIdentity]):
         if self._listener.port is None:
             raise ConnectionNotReady(None, {}, "the server does not listen; call start() first")
         scheme = "wss" if self._ssl_options is not None else "ws"
-        host = self._host if self._host not in (None, "", "0.0.0.0", "::") else "localhost"  # noqa: S104
-        return f"{scheme}://{f'[{host}]' if host and ':' in host else host}:{self._listener.port}"
+        # A wildcard address is none to connect to, and "localhost" may be of the other family.
+        loopback = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = self._host or ""
+        host = loopback.get(host, host)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._listener.port}"
 
     def start(self, *, timeout: float = 10) -> WseServer:
         """Listen. Waits until the port is open.
@@ -159,41 +165,56 @@ class WseServer(ServerFace[ClientIdentity]):
             RuntimeError: It is started already.
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
-        self._loop.check_may_block("start")
-        with self._lock:
-            if self._started:
+        deadline = Deadline(timeout)
+
+        async def listen() -> None:
+            if self._lease.active or self._listener.port is not None:
                 raise RuntimeError("the server is started already; stop() it first")
-            self._loop.acquire()
-            self._started = True
-            self._stopped = Wait()
-        self._ordered.resume()
-        self._calls.resume()
+            self._lease.begin()
+            try:
+                self._listener.listen(
+                    self._wanted_port,
+                    self._host,
+                    path=self._path,
+                    ssl_options=self._ssl_options,
+                    xheaders=self._xheaders,
+                    handlers=self._handlers,
+                )
+            except BaseException:
+                self._lease.end(self._lease.take())
+                raise
+
+        wait = Wait()
         try:
-            self._loop.run(self._listen, Deadline(timeout), "start")
+            self._loop.run(
+                listen,
+                deadline,
+                "start",
+                wait=wait,
+                starting=True,
+                undelivered=lambda _: self._stop_soon(),
+            )
+            return self
         except BaseException:
-            self._loop.post(self._unlisten)
-            self._let_go()
+            if wait.done and wait.error is None:  # interrupted after it began to listen
+                self._loop.post(self._stop_soon)
+            elif wait.done:
+                self._loop.settled(deadline)
             raise
-        self._loop.track(self._stopped)
-        self._loop.at_goodbye(self._goodbye)
-        return self
 
-    async def _listen(self) -> None:
-        if not self._started:
-            raise ConnectionNotReady(None, {}, "the server was stopped while it was starting")
-        self._listener.listen(
-            self._wanted_port,
-            self._host,
-            path=self._path,
-            ssl_options=self._ssl_options,
-            xheaders=self._xheaders,
-            handlers=self._handlers,
-        )
+    def _stop_soon(self) -> None:
+        """On the loop: whoever started it does not know that it listens."""
+        self._stopping_soon = asyncio.ensure_future(self._stop(0))
 
-    def _unlisten(self) -> None:
-        """Whoever started it does not know that it listens; on a shared loop it would for ever."""
-        if self._listener.port is not None:
-            self._unlistening = asyncio.ensure_future(self._listener.stop(0))
+    async def _stop(self, grace: float) -> None:
+        user = self._lease.take()
+        try:
+            await self._listener.stop(grace)
+        finally:
+            waits, self._stop_waits = self._stop_waits, set()
+            for wait in waits:
+                wait.settle(None, None)
+            self._lease.end(user)
 
     def stop(self, grace: float = 0) -> None:
         """Stop: accept nobody, let running calls finish, close with 1012. Waits for the sockets.
@@ -208,32 +229,14 @@ class WseServer(ServerFace[ClientIdentity]):
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         self._loop.check_may_block("stop")
-        with self._lock:
-            if not self._started:
-                return
-        seconds = grace + self._hub.shared.limits.close_timeout + 1
+        if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
+            raise ValueError(f"grace is a number of seconds, 0 or more, not {grace!r}")
+        deadline = Deadline(grace + self._hub.shared.limits.close_timeout + 1)
         try:
-            self._loop.run(lambda: self._listener.stop(grace), Deadline(seconds), "stop")
+            self._loop.run(lambda: self._stop(grace), deadline, "stop")
         except ConnectionNotReady:
-            pass  # the loop has ended, and the sockets with it
-        self._let_go()
-
-    async def _goodbye(self) -> None:
-        await self._listener.stop(0)
-
-    def _let_go(self) -> None:
-        with self._lock:
-            started, self._started = self._started, False
-            stopped = self._stopped
-        if not started:
-            return
-        if stopped is not None:
-            stopped.settle(None, None)
-            self._loop.untrack(stopped)
-        self._loop.not_at_goodbye(self._goodbye)
-        self._ordered.retire()
-        self._calls.retire()
-        self._loop.release()
+            return  # the loop does not run, and so nothing of this server
+        self._loop.settled(deadline)
 
     def wait(self, *, timeout: float | None = None) -> bool:
         """Wait until the server is stopped, from another thread or by Ctrl-C.
@@ -246,8 +249,15 @@ class WseServer(ServerFace[ClientIdentity]):
             WrongThread: On the loop thread, or on a copy left by a fork.
         """
         self._loop.check_may_block("wait")
-        stopped = self._stopped
-        return True if stopped is None else stopped.wait(timeout)
+        wait = Wait()
+        self._stop_waits.add(wait)
+        self._loop.track(wait)
+        try:
+            # Look again now that the wait is known: either the stop sees it, or this sees the stop.
+            return not self._lease.active or wait.wait(timeout)
+        finally:
+            self._loop.untrack(wait)
+            self._stop_waits.discard(wait)
 
     def __enter__(self) -> WseServer:
         return self.start()
@@ -270,7 +280,7 @@ class WseServer(ServerFace[ClientIdentity]):
             WrongThread: On a copy left by a fork.
         """
         message = self._hub.pack(type, payload)
-        return post(self._loop, self._hub, message, self._hub.users.everyone(exclude))
+        return post(self._outbox, self._hub, message, self._hub.users.everyone(exclude))
 
     def send(self, cid: Any, type: Any, payload: Any = None) -> int:
         """Send to every device of one user.
@@ -284,7 +294,7 @@ class WseServer(ServerFace[ClientIdentity]):
             WrongThread: On a copy left by a fork.
         """
         message = self._hub.pack(type, payload)
-        return post(self._loop, self._hub, message, self._hub.users.devices_of(cid))
+        return post(self._outbox, self._hub, message, self._hub.users.devices_of(cid))
 
     def drop_client(self, cid: Any, reason: str = Reason.BY_SERVER) -> int:
         """Close every connection of one user with 1000 and ``reason``, without waiting.
@@ -304,3 +314,12 @@ class WseServer(ServerFace[ClientIdentity]):
     def __repr__(self) -> str:
         state = f"port={self.port}" if self.port is not None else "stopped"
         return f"<WseServer {state} users={len(self._hub.users.by_id)}>"
+
+
+def _none() -> int:
+    """Bytes that wait behind the outbox: each connection has a bound of its own."""
+    return 0
+
+
+async def _at_once(_size: int) -> None:
+    """There is room as soon as the loop has taken what was posted before."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .. import __version__
 from ..errors import WseError
 from ..events import check_user_type
 from ..rpc import check_rpc_name
@@ -24,21 +25,21 @@ EPILOG = """\
 exit codes:
   0    done
   1    anything else, such as a port that is taken
-  2    wrong usage, or JSON that is none
+  2    usage error, or invalid JSON
   3    refused: the server does not let this identity in
   4    unreachable: no connection, or none in time
   5    timed out: no answer, or no message, in time
   6    remote error: the procedure failed, or there is none of that name
   7    connection lost
   130  Ctrl-C
-  141  whoever read the output has gone
+  141  the reader of the output is gone
 
 environment:
   WSE_IDENTITY  the identity, where --identity is not given
   WSE_SECRET    the challenge's secret, where --secret is not given
   WSE_KEY       the key of serve, where --key is not given
-Options show in the list of processes, the environment does not. At a terminal, identity and secret
-are asked for where they are missing, without an echo.
+Options are visible in the list of processes, the environment is not. At a terminal, a missing
+identity or secret is asked for without an echo.
 """
 
 
@@ -145,6 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
@@ -168,10 +170,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--key",
-        help='let in this identity only, as the user that its meta names ({"user": ...}); without '
-        "a key everybody is let in who has an identity, which is then the user's name",
+        help='accept this identity only, as the user named in its meta ({"user": ...}); without a '
+        "key every non-empty identity is accepted, and is the user's name",
     )
-    sub.add_argument("--secret", help="set clients a challenge; they must know this secret")
+    sub.add_argument("--secret", help="challenge clients: they must know this secret")
     sub.add_argument(
         "--origin",
         dest="origins",
@@ -193,8 +195,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("listen", listen, "print messages as lines of JSON")
     _add_client_arguments(
         sub,
-        timeout="seconds to connect (default: 20), and after which silence "
-        "ends it with 5 (default: never)",
+        timeout="seconds to connect (default: 20), and seconds without a message "
+        "after which it exits with 5 (default: never)",
     )
     sub.add_argument(
         "--type",
@@ -223,10 +225,10 @@ def _add_client_arguments(
     timeout: str = "seconds to connect, and to wait for an answer (default: 20)",
 ) -> None:
     parser.add_argument("url", metavar="URL", help="such as ws://localhost:4200")
-    parser.add_argument("--identity", metavar="TEXT", help="who to be")
+    parser.add_argument("--identity", metavar="TEXT", help="the identity to present")
     parser.add_argument("--secret", metavar="TEXT", help="answers the server's challenge")
     parser.add_argument(
-        "--meta", type=_meta, metavar="JSON", help="what to tell about this device, an object"
+        "--meta", type=_meta, metavar="JSON", help="a JSON object that describes this device"
     )
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=timeout)
     parser.add_argument(

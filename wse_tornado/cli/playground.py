@@ -8,8 +8,11 @@ import errno
 import hmac
 import json
 import os
+import signal
+import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..admission import AuthRequest
@@ -24,10 +27,15 @@ __all__ = ["playground", "serve"]
 
 DEVICES_PER_USER = 16
 LONGEST_SLEEP = 3600  # seconds
+# Running calls may finish after SIGTERM. Container runtimes send SIGKILL 10 seconds after it.
+STOP_GRACE = 5.0  # seconds
+# What clients of this machine connect to. "::" is bound for IPv6 alone, so "localhost", which may
+# resolve to 127.0.0.1, would not do there.
+LOOPBACKS = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Run a playground until Ctrl-C."""
+    """Run a playground until Ctrl-C or SIGTERM."""
     server = playground(
         options.port,
         options.host,
@@ -36,18 +44,63 @@ def serve(options: argparse.Namespace) -> int:
         origins=options.origins,
     )
     try:
+        with sigterm_raises():
+            return _run(server, options)
+    except Terminated:
+        server.stop(grace=STOP_GRACE)
+        return DONE
+
+
+def _run(server: WseServer, options: argparse.Namespace) -> int:
+    try:
         server.start()
     except OSError as exc:
         hint = "; --port 0 takes a free one" if exc.errno == errno.EADDRINUSE else ""
         tell(f"cannot listen on port {options.port} of {options.host}: {exc}{hint}")
         return OTHER
     try:
-        write_line(server.url)
-        tell(f"open {page_url(server)} in a browser; Ctrl-C ends it")
+        write_line(local_url(server.url, options.host))
+        tell(f"open {page_url(server.url, options.host)} in a browser; Ctrl-C ends it")
+        if (address := network_address(options.host)) is not None:
+            tell(f"other computers connect to ws://{address}:{server.port}")
         server.wait()
-    finally:
+    except Terminated:
+        raise  # stopped with a grace by the caller
+    except BaseException:
         server.stop()
+        raise
+    server.stop()
     return DONE
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Raise `Terminated` in the main thread on the first SIGTERM, and ignore further ones.
+
+    Process 1 of a container has no default action for SIGTERM: without a handler the signal is
+    ignored, and the container is killed after its time-out.
+    """
+
+    def terminate(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except Terminated:
+        raise  # the process ends; a second SIGTERM does not shorten the grace
+    except BaseException:
+        signal.signal(signal.SIGTERM, before)
+        raise
+    signal.signal(signal.SIGTERM, before)
 
 
 def playground(
@@ -131,9 +184,33 @@ def playground(
     return server
 
 
-def page_url(server: WseServer) -> str:
+def local_url(url: str, host: str) -> str:
+    """A URL that answers on this machine, whatever address was bound."""
+    if (name := LOOPBACKS.get(host)) is None:
+        return url
+    return f"ws://{name}:{url.rpartition(':')[2]}"
+
+
+def page_url(url: str, host: str) -> str:
     """Where browsers of this machine find the page."""
-    return server.url.replace("ws", "http", 1) + "/"
+    return local_url(url, host).replace("ws", "http", 1) + "/"
+
+
+def network_address(host: str) -> str | None:
+    """This machine's own address on its network, where all of them were bound; else None."""
+    if host not in LOOPBACKS:
+        return None
+    family, probe = (
+        (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    )
+    try:
+        # Connecting a UDP socket sends nothing; it only chooses the address to send from.
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((probe, 9))
+            address: str = sock.getsockname()[0]
+    except OSError:
+        return None
+    return f"[{address}]" if ":" in address else address
 
 
 def user_of(identity: Any) -> str:

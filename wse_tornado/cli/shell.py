@@ -13,7 +13,18 @@ from typing import Any
 
 from ..blocking.client import WseClient
 from ..errors import ConnectionNotReady, RpcDisconnected, Status, WseError
-from .text import DONE, INTERRUPTED, LOST, plain, read_json, tell, tell_error, to_json
+from .text import (
+    DONE,
+    INTERRUPTED,
+    LOST,
+    USAGE,
+    exit_code,
+    plain,
+    read_json,
+    tell,
+    tell_error,
+    to_json,
+)
 
 try:
     import readline
@@ -37,6 +48,9 @@ ONE_LINE = 72
 class Shell:
     """Reads commands until there are no more.
 
+    At a terminal a failed command is shown and forgotten. Commands from a pipe are a script: all
+    of them run, and the exit code is that of the first one that failed.
+
     Args:
         client: A connected client.
         history: The file of earlier commands; empty for none.
@@ -51,6 +65,7 @@ class Shell:
         self._lock = threading.Lock()
         self._prompting = False
         self._leaving = False
+        self._failed = DONE
         self._seen: dict[str, set[str]] = {"call": set(), "send": set()}
 
     def run(self) -> int:
@@ -86,11 +101,20 @@ class Shell:
                 tell_error(error)
                 if not self._stays:
                     return LOST
+                self._note_failure(LOST)
             except WseError as error:
                 tell_error(error)
+                self._note_failure(exit_code(error))
             except ValueError as error:
                 tell(str(error))
+                self._note_failure(USAGE)
+        if self._failed:
+            return self._failed
         return DONE if self._client.status in (Status.READY, Status.RE_CONNECTING) else LOST
+
+    def _note_failure(self, code: int) -> None:
+        if not self._at_terminal and not self._failed:
+            self._failed = code
 
     def _read(self) -> str | None:
         """The next line, None at the end."""

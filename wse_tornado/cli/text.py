@@ -49,7 +49,7 @@ def read_json(text: str) -> Any:
     """A value from JSON as the wire has it (docs/wire.md 2).
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid JSON.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -59,7 +59,7 @@ def read_json(text: str) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def can_ask() -> bool:
@@ -89,7 +89,7 @@ def ask(what: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of another machine's, without what a terminal would take for a command."""
+    """Text from a peer, without the control characters that a terminal would act on."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
@@ -102,12 +102,12 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def tell(text: str) -> None:
-    """Say something that is no result."""
+    """Write a remark to standard error."""
     print(f"wse-tornado: {plain(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def tell_error(error: WseError) -> None:
-    """Say what went wrong; of a remote error also the code and the details."""
+    """Write an error to standard error; of a remote error also its code and details."""
     if isinstance(error, RpcError) and exit_code(error) == REMOTE_ERROR:
         tell(f"{error} [{error.code}]")
         if error.details:

@@ -148,13 +148,17 @@ class ClientConnection(BaseConnection):
         if self._is_reserved(type):
             return
         inbox, message = self._inbox, Message(type, payload)
-        dropped = inbox.dropped
+        dropping = inbox.dropping
         if not inbox.offer(message, keep=True):
             tell(self.lane, self._shared.when.ignored, message)
-        if inbox.dropped == 1 and not dropped:
-            self._shared.logger.warning(
-                "%r: nobody receives; from now on the oldest message is dropped for each new one",
-                self,
+        if inbox.dropping and not dropping:
+            self._report(
+                WseError(
+                    ErrorCode.INBOX_OVERFLOW,
+                    {"max_inbox": self._shared.limits.max_inbox},
+                    "nobody receives: until somebody does, the oldest message is dropped for each "
+                    "new one",
+                )
             )
 
     def _bad_message(self, error: WseError) -> None:

@@ -8,6 +8,7 @@ call) or ``PendingCalls`` (an answer). Loop thread only, unless a method says ot
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
 from enum import Enum
@@ -23,6 +24,8 @@ from ..errors import (
     RpcError,
     WseError,
     origin_of,
+    printable,
+    repr_of,
     text_of,
 )
 from ..events import Handler
@@ -52,6 +55,19 @@ class Life(Enum):
     OPENING = "opening"  # not let in yet
     READY = "ready"
     ENDED = "ended"
+
+
+# Looking a member up in its enum costs as much as a call does on some Pythons.
+_READY = Life.READY
+_ENDED = Life.ENDED
+
+
+def _is_failure(exc: BaseException) -> bool:
+    """Whether a procedure failed, rather than answered with an error of its own. A nested call's
+    RpcNotRegistered is a failure: the caller is not told which procedure is missing."""
+    if isinstance(exc, WseError):
+        return exc.code == ErrorCode.RP_NOT_REGISTERED
+    return not isinstance(exc, asyncio.CancelledError)
 
 
 class TokenBucket:
@@ -138,6 +154,10 @@ class BaseConnection(ABC):
     def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
         """A message arrived before the connection was ready."""
 
+    def _may_decode(self, data: str | bytes) -> bool:
+        """Whether a message that arrived before the connection was ready is to be decoded."""
+        return True
+
     @abstractmethod
     def _unheard(self, type: Any, payload: Any) -> None:
         """A message arrived that no handler takes."""
@@ -168,7 +188,7 @@ class BaseConnection(ABC):
 
     def message_received(self, data: str | bytes) -> None:
         """One message from the transport."""
-        if self.life is Life.ENDED:
+        if self.life is not _READY and (self.life is _ENDED or not self._may_decode(data)):
             return
         self._counters.messages_in += 1
         if self._bucket is not None and not self._bucket.take(time.monotonic()):
@@ -186,7 +206,7 @@ class BaseConnection(ABC):
             error.__cause__ = exc
             self._bad_message(error)
             return
-        if self.life is Life.READY:
+        if self.life is _READY:
             self._route(role, type, payload, stamp)
         else:
             self._before_ready(role, type, payload)
@@ -244,15 +264,20 @@ class BaseConnection(ABC):
     def _check_queue(self) -> None:
         """After what the peer caused to be queued, other than by a message for a handler."""
         if (
-            self.life is not Life.ENDED
+            self.life is not _ENDED
             and not self._paused
-            and self.lane.waiting >= self._shared.limits.max_queue
+            and (
+                self.lane.waiting >= self._shared.limits.max_queue
+                or (self._inbox is not None and self._inbox.full)
+            )
         ):
             self._pause()
 
     def _pause(self) -> None:
         limits = self._shared.limits
-        if self.lane.waiting >= OVERFLOW * limits.max_queue:
+        if self.lane.waiting >= OVERFLOW * limits.max_queue or (
+            self._inbox is not None and self._inbox.overflows(OVERFLOW)
+        ):
             self._cut(CloseCode.TRY_AGAIN_LATER, Reason.QUEUE_OVERFLOW)
             return
         if self._must_read() or self._transport is None:
@@ -264,7 +289,8 @@ class BaseConnection(ABC):
             self._paused = False
             return
         self._transport.pause_reading()
-        self.lane.notify_when_below(limits.max_queue // 2, self._resume)
+        if self.lane.waiting >= limits.max_queue:
+            self.lane.notify_when_below(limits.max_queue // 2, self._resume)
 
     def _must_read(self) -> bool:
         """Whether somebody here waits for what may come behind the messages in the queue."""
@@ -292,6 +318,7 @@ class BaseConnection(ABC):
                 self._violation(f"a call of {name!r}, which belongs to the library")
                 return
             self._counters.served_unknown += 1
+            self._log_unknown(name)
             self._answer_error({"code": str(ErrorCode.RP_NOT_REGISTERED)}, stamp, legacy)
             return
         if self.serving >= shared.limits.max_pending_calls:
@@ -317,8 +344,8 @@ class BaseConnection(ABC):
         self.serving -= 1
         for notify in self._shared.on_served:
             notify()
-        if self.life is Life.ENDED:
-            if exc is not None and not isinstance(exc, (WseError, asyncio.CancelledError)):
+        if self.life is _ENDED:
+            if exc is not None and _is_failure(exc):
                 self._call_failed(name, exc)
             return
         if exc is None:
@@ -335,7 +362,7 @@ class BaseConnection(ABC):
                 exc = refused
         if isinstance(exc, asyncio.CancelledError):
             exc = WseError(ErrorCode.RP_EXECUTION_FAILED, {}, f"{name!r} was cancelled")
-        elif not isinstance(exc, WseError):
+        elif _is_failure(exc):
             self._call_failed(name, exc)
         self._counters.served_failed += 1
         error = payload_from_error(
@@ -355,6 +382,11 @@ class BaseConnection(ABC):
             self._send(stamp, None, error)
         else:
             self._send(self._shared.types.response_error, error, stamp)
+
+    def _log_unknown(self, name: Any) -> None:
+        logger = self._shared.logger
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("unknown procedure %s was called", printable(repr_of(name)))
 
     def _call_failed(self, name: str, exc: BaseException) -> None:
         error = WseError(
@@ -378,7 +410,7 @@ class BaseConnection(ABC):
     def send_packed(self, data: bytes, binary: bool) -> bool:
         """Hand a packed message to the socket. False if the connection is over."""
         transport = self._transport
-        if self.life is Life.ENDED or transport is None:
+        if self.life is _ENDED or transport is None:
             return False
         if transport.congested and self._overfills(transport, len(data)):
             self.end_slow()
@@ -391,7 +423,7 @@ class BaseConnection(ABC):
         """Hand over a message that goes to many. False if the connection is over, or too slow:
         then the caller ends it with `end_slow`, when all others have their message."""
         transport = self._transport
-        if self.life is Life.ENDED or transport is None:
+        if self.life is _ENDED or transport is None:
             return False
         if transport.congested and self._overfills(transport, len(message.payload)):
             return False
@@ -451,7 +483,7 @@ class BaseConnection(ABC):
 
     def begin_call(self, call: PackedCall, resolve: Resolve) -> None:
         """Send a call; ``resolve`` is called once, unless the stamp is forgotten first."""
-        if self.life is Life.ENDED:
+        if self.life is _ENDED:
             resolve(None, disconnected_error(call.rpc, *self.ended_with, sent=False))
             return
         if len(self.pending) >= self._shared.limits.max_pending_calls:
@@ -473,6 +505,12 @@ class BaseConnection(ABC):
             f"{rpc!r} was not called: {limit} calls wait for their answers already",
         )
 
+    def recover_call(self, call: PackedCall) -> None:
+        """The thread that made it was interrupted, perhaps while it was sending."""
+        if self._transport is not None:
+            self._transport.recover(call.data)
+        self.forget_call(call.stamp)
+
     def forget_call(self, stamp: str) -> None:
         """Nobody waits for that answer any more."""
         if self.pending.forget(stamp):
@@ -491,7 +529,7 @@ class BaseConnection(ABC):
         transport, pending = self._transport, self.pending
         if (
             transport is None
-            or self.life is not Life.READY
+            or self.life is not _READY
             or self._paused
             or len(pending) >= self._shared.limits.max_pending_calls
         ):
@@ -535,7 +573,7 @@ class BaseConnection(ABC):
         if self._pinged and payload == PING_PAYLOAD:  # one nobody asked for tells no latency
             self.latency = time.monotonic() - self._pinged
             self._pinged = 0.0
-            if self._heartbeat is not None and self.life is not Life.ENDED:
+            if self._heartbeat is not None and self.life is not _ENDED:
                 self._heartbeat.cancel()
                 self._beat_in(self._shared.limits.heartbeat)
 
@@ -590,7 +628,7 @@ class BaseConnection(ABC):
 
     def close(self, code: int, reason: str) -> None:
         """Close from this end: over at once for this side, with a close handshake for the peer."""
-        if self.life is not Life.ENDED:
+        if self.life is not _ENDED:
             if self._transport is not None:
                 # `stop` waits for all connections, and must end whatever one of them does.
                 self._transport.close(code, reason, patient=code != CloseCode.SERVICE_RESTART)
@@ -604,7 +642,7 @@ class BaseConnection(ABC):
     def _cut(self, code: int, reason: str) -> None:
         """End a connection whose peer does not take part: cut at once with 1006, else after a close
         frame and ``Limits.close_timeout`` at most."""
-        if self.life is not Life.ENDED:
+        if self.life is not _ENDED:
             if self._transport is not None:
                 if code == CloseCode.ABNORMAL_CLOSURE:
                     self._transport.abort()
@@ -635,9 +673,9 @@ class BaseConnection(ABC):
 
     def _end(self, code: int, reason: str) -> None:
         """Change all records first, then tell handlers and callers."""
-        if self.life is Life.ENDED:
+        if self.life is _ENDED:
             return
-        self.life = Life.ENDED
+        self.life = _ENDED
         code, reason = self.ended_with = (int(code), str(reason))
         if self._heartbeat is not None:
             self._heartbeat.cancel()

@@ -539,6 +539,17 @@ class Connector:
             )
         conn.send_packed(data, binary)
 
+    def send_if_ready(self, data: bytes, binary: bool) -> None:
+        """Send a packed message, if there still is a connection."""
+        conn = self.conn
+        if conn is not None and conn.life is Life.READY:
+            conn.send_packed(data, binary)
+
+    def buffered(self) -> int:
+        """Bytes that wait to be sent. Any thread."""
+        conn = self.conn
+        return conn.buffered if conn is not None else 0
+
     async def room_for(self, size: int) -> None:
         """Wait until there is room for ``size`` bytes, and half of the buffer is empty."""
         bound = self.shared.limits.max_send_buffer
@@ -556,7 +567,7 @@ class Connector:
     async def receive(self, timeout: float | None) -> Message:
         """The next message that no handler takes."""
         self._check_used("receive")
-        return await self.inbox.get(None, timeout, "message")
+        return (await self.inbox.take(timeout)).message
 
     async def wait_for(
         self, type: Any, predicate: Callable[[Any], bool] | None, timeout: float | None
@@ -568,8 +579,8 @@ class Connector:
         def wanted(message: Message) -> bool:
             return bool(message.type == type and (predicate is None or predicate(message.payload)))
 
-        message = await self.inbox.get(wanted, timeout, f"message of the type {type!r}")
-        return message.payload
+        entry = await self.inbox.get(wanted, timeout, f"message of the type {type!r}")
+        return entry.message.payload
 
     def _read_on(self) -> None:
         if self.conn is not None:

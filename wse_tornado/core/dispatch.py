@@ -173,9 +173,8 @@ class Turn:
         self.running = False
         self.due: deque[LoopLane] = deque()
 
-    def end(self) -> None:
+    def start_due(self) -> None:
         """The handler has returned, or suspended: start what it has caused."""
-        self.running = False
         while self.due and not self.running:
             self.due.popleft().advance()
 
@@ -247,7 +246,9 @@ class LoopLane(Lane):
         try:
             return self._run(handler, args, done)
         finally:
-            turn.end()
+            turn.running = False
+            if turn.due:
+                turn.start_due()
 
     def _run(self, handler: Handler, args: tuple[Any, ...], done: Done | None) -> bool:
         try:
@@ -316,7 +317,9 @@ class LoopDispatcher(Dispatcher):
             else:
                 done(result, None)
         finally:
-            turn.end()
+            turn.running = False
+            if turn.due:
+                turn.start_due()
 
     def on_loop(self, fn: Callable[..., None], *args: Any) -> None:
         try:

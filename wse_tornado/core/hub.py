@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..admission import AuthRequest
-from ..errors import CloseCode, ErrorCode, Reason, WseError
+from ..errors import CloseCode, ErrorCode, Reason, WseError, printable, repr_of
 from ..events import Handler, ServerChannel, check_handler, check_user_type
 from ..limits import Limits
 from ..protocol import Protocol, check_protocol, encode
@@ -159,12 +159,32 @@ class Hub:
         # In one go: a handler of the first may drop the connection, which is told after the last.
         conn.lane.post_all(jobs)
         devices = list(user.devices.values())
+        address = printable(conn.remote_addr)
+        if joined:
+            logger.info("%s joined from %s", printable(repr_of(conn.cid)), address)
         for displaced in devices[: max(0, len(devices) - self.conn_per_user)]:
+            logger.info(
+                "a device of %s at %s is pushed out: %s",
+                printable(repr_of(conn.cid)),
+                printable(displaced.remote_addr),
+                Reason.CLIENTS_CONCURRENCY.value,
+            )
             displaced.close(CloseCode.NORMAL_CLOSURE, Reason.CLIENTS_CONCURRENCY)
 
     def leave(self, conn: ServerConnection, code: int, reason: str) -> None:
         """It is over for the program."""
         left = self.users.leave(conn, code, reason)
+        if conn.cid is None:
+            refused = reason.startswith("wse.") or code == CloseCode.MESSAGE_TOO_BIG
+            logger.info(
+                "%s %s: %s %s",
+                "refused" if refused else "not admitted",
+                printable(conn.remote_addr),
+                code,
+                printable(reason),
+            )
+        elif code == CloseCode.MESSAGE_TOO_BIG:
+            logger.info("a message from %s is too large: 1009", printable(conn.remote_addr))
         if conn.cid is not None:
             tell(conn.lane, self.when.disconnected, conn.face, code, reason)
         if left:
@@ -181,6 +201,13 @@ class Hub:
     def _tell_left(self, user: User) -> None:
         assert user.last is not None
         conn, code, reason = user.last
+        logger.info(
+            "%s left from %s: %s %s",
+            printable(repr_of(user.cid)),
+            printable(conn.remote_addr),
+            code,
+            printable(reason),
+        )
         tell(conn.lane, self.when.left, user.face, code, reason)
 
     # -- sending

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Hashable
@@ -20,12 +21,12 @@ from ..admission import (
     Reject,
     SendQuest,
 )
-from ..errors import CloseCode, Reason, WseError
+from ..errors import CloseCode, Reason, WseError, printable, repr_of
 from ..events import Handler, ServerChannel
 from ..protocol import Message, encode
 from ..signals import ServerSignals
 from .connection import BaseConnection, Life, TokenBucket
-from .shared import Shared, tell
+from .shared import Shared, tell, tell_error
 from .users import User
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class ServerConnection(BaseConnection):
         self.cid: Hashable = None
         self.identity: Any = None
         self.meta: dict[str, Any] = {}
+        self._asked: asyncio.Task[Any] | None = None  # the admission's handler, a coroutine
+        self._hello_size = 0  # what came before the admission
         limits = shared.limits
         if limits.message_rate:
             self._bucket = TokenBucket(limits.message_rate, limits.message_burst, time.monotonic())
@@ -119,6 +122,14 @@ class ServerConnection(BaseConnection):
         )
 
     # -- getting in
+
+    def _may_decode(self, data: str | bytes) -> bool:
+        # Nested lists of some megabytes would stop the loop for seconds.
+        self._hello_size += len(data) if isinstance(data, bytes) else len(data.encode())
+        if self._hello_size <= self._shared.limits.max_hello_size:
+            return True
+        self.close(CloseCode.MESSAGE_TOO_BIG, "message too big")
+        return False
 
     def _before_ready(self, role: str | None, type: Any, payload: Any) -> None:
         if self._admission is not None:
@@ -164,7 +175,20 @@ class ServerConnection(BaseConnection):
             else:
                 self._carry_out(self._admission.failed(exc))
 
-        self.lane.post(handler, (auth,), done)
+        run = handler
+        if handler.is_coroutine:
+            run = Handler(partial(self._run_cancellable, handler.fn))
+        self.lane.post(run, (auth,), done)
+
+    async def _run_cancellable(self, fn: Callable[..., Any], auth: AuthRequest) -> Any:
+        """Await a handler of the admission, so that the connection's end can cancel it."""
+        if self._admission is None or self.life is Life.ENDED:
+            return None
+        self._asked = asyncio.current_task()
+        try:
+            return await fn(auth)
+        finally:
+            self._asked = None
 
     def _decided(self, auth: AuthRequest, verdict: Admit | Reject) -> None:
         self._shared.dispatcher.on_loop(self._judge, verdict)
@@ -203,10 +227,19 @@ class ServerConnection(BaseConnection):
     def _auth_timed_out(self) -> None:
         self._auth_timer = None
         if self._admission is not None:
-            self._carry_out(self._admission.timed_out(self._shared.limits.auth_timeout))
+            rejection = self._admission.timed_out(self._shared.limits.auth_timeout)
+            if rejection.error is not None:
+                # On a lane of its own: this connection's waits for the handler that hangs.
+                shared = self._shared
+                lane = shared.dispatcher.lane(self._handler_failed)
+                tell_error(lane, shared.when.error, shared.logger, self, rejection.error, self.face)
+            self.close(rejection.code, rejection.reason)
 
     def _drop_admission(self) -> None:
         self._admission = None
+        task = self._asked
+        if task is not None and self.life is Life.ENDED:
+            task.cancel()
         if self._auth_timer is not None:
             self._auth_timer.cancel()
             self._auth_timer = None
@@ -215,6 +248,12 @@ class ServerConnection(BaseConnection):
 
     def _unheard(self, type: Any, payload: Any) -> None:
         if not self._is_reserved(type):
+            if self._shared.logger.isEnabledFor(logging.DEBUG):
+                self._shared.logger.debug(
+                    "unknown type %s from %s",
+                    printable(repr_of(type)),
+                    printable(self.remote_addr),
+                )
             tell(self.lane, self._shared.when.ignored, self.face, Message(type, payload))
 
     def connection_lost(self, code: int, reason: str) -> None:
@@ -229,5 +268,8 @@ class ServerConnection(BaseConnection):
     def __repr__(self) -> str:
         state = {Life.OPENING: "unauthenticated", Life.READY: "open"}.get(self.life)
         if state is None:
-            state = "closed {} {}".format(*self.ended_with).rstrip()
-        return f"<Connection {self.conn_id} of {self.cid!r} from {self.remote_addr} {state}>"
+            code, reason = self.ended_with
+            state = f"closed {code} {printable(reason)}".rstrip()
+        # The reason is the peer's, and so may be the address (``xheaders``) and the id.
+        cid, address = printable(repr_of(self.cid)), printable(self.remote_addr)
+        return f"<Connection {self.conn_id} of {cid} from {address} {state}>"

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Generic, Protocol, TypeVar
 
+from ..errors import printable, repr_of
 from ..transport.base import SharedMessage
 from .connection import Life
 from .dispatch import Lane
@@ -26,6 +27,7 @@ class Device(Protocol):
     cid: Hashable
     life: Life
     remote_addr: str
+    meta: dict[str, Any]
     face: Any
     lane: Lane
     user: User
@@ -92,9 +94,10 @@ class User:
         self.face = make_face(self)
         self.leaving: asyncio.TimerHandle | None = None  # runs while the user lingers
         self.last: tuple[Device, int, str] | None = None  # the device that went last, and why
+        self.meta: dict[str, Any] = {}  # of the newest device
 
     def __repr__(self) -> str:
-        return f"<ClientIdentity {self.cid!r} devices={len(self.devices)}>"
+        return f"<ClientIdentity {printable(repr_of(self.cid))} devices={len(self.devices)}>"
 
 
 class Users(Generic[D]):
@@ -152,6 +155,7 @@ class Users(Generic[D]):
             user.leaving = None
         conn.user = user
         user.devices[conn.conn_id] = conn
+        user.meta = conn.meta
         return joined
 
     def leave(self, conn: D, code: int, reason: str) -> bool:
@@ -162,6 +166,7 @@ class Users(Generic[D]):
         user = conn.user
         del user.devices[conn.conn_id]
         if user.devices:
+            user.meta = next(reversed(user.devices.values())).meta
             return False
         user.last = (conn, code, reason)
         if not self._linger:

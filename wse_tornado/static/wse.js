@@ -45,6 +45,7 @@ export const WSE_REASON = Object.freeze({
   PROTOCOL_ERR: "wse.protocol-error",
   CLIENTS_CONCURRENCY: "wse.clients-concurrency",
   JUMP: "jump",
+  NO_REASON: "",
   SLOW_CONSUMER: "wse.slow-consumer",
   SERVER_STOPPING: "wse.server-stopping",
   SERVER_FULL: "wse.server-full",
@@ -326,7 +327,7 @@ class Channel {
  *
  * Its signals are in `when`: `connected()` the socket is open; `ready(welcome)` the server has let
  * the client in; `closed(code, reason)` a connection is over, a refused one too;
- * `updated(status)`; `ignored({ type, payload })` a message that no handler takes; `error(error)` a
+ * `updated(status)`; `ignored(type, payload)` a message that no handler takes; `error(error)` a
  * problem without a caller to throw in, which goes to the console where nobody listens. `ready`
  * and `updated` hand their last value to late subscribers.
  */
@@ -336,6 +337,8 @@ export class WseClient {
     const given = typeof options === "string" || options instanceof URL ? { url: options } : options
     const { protocol = new JsonProtocol() } = given
     this._url = given.url
+    /** @type {string | undefined} */
+    this._lastUrl = undefined
     if (typeof this._url !== "function") resolveUrl(this._url)
     this._timeout = checkTimeout(given.timeout ?? given.tO ?? 20)
     this._backoff = checkBackoff(given.reconnect ?? given.re ?? false)
@@ -386,6 +389,16 @@ export class WseClient {
   /** What the client is doing now: one of WSE_STATUS. */
   get status() {
     return this._status
+  }
+
+  /**
+   * Where the client connects; a function given as `url` counts with its last answer, and with
+   * undefined before the first.
+   *
+   * @returns {string | undefined}
+   */
+  get url() {
+    return typeof this._url === "function" ? this._lastUrl : resolveUrl(this._url)
   }
 
   /**
@@ -453,13 +466,17 @@ export class WseClient {
 
   /**
    * Close, whatever the client is doing: it ends a connect, a reconnection and every call. Handlers
-   * stay registered, and the client may connect again.
+   * stay registered, and the client may connect again. `close("reason")` closes with 1000.
    *
-   * @param {number} [code] - 1000, or 3000 to 4999.
+   * @param {number | string} [code] - 1000, or 3000 to 4999; or the reason.
    * @param {string} [reason]
    * @returns {Promise<void>} Resolved when the socket is closed, or 3 seconds have passed.
    */
   async close(code = NORMAL, reason = WSE_REASON.BY_CLIENT) {
+    if (typeof code === "string") {
+      reason = code
+      code = NORMAL
+    }
     if (code !== NORMAL && !(Number.isInteger(code) && code >= 3000 && code <= 4999)) {
       throw new RangeError(`a client closes with 1000, or 3000 to 4999, not ${code}`)
     }
@@ -675,6 +692,7 @@ class Session {
     const work = async () => {
       const client = this.client
       const url = resolveUrl(await ask(client._url))
+      client._lastUrl = url
       const identity = (await ask(client._identity)) ?? null
       const meta = checkMeta(await ask(client._meta)) ?? {}
       const hi = client._pack(client._types.hi, { identity, meta })
@@ -832,7 +850,7 @@ class Link {
     } else if (role === "challenge") {
       this.solve(payload)
     } else {
-      client._signals.ignored.emit({ type, payload })
+      client._signals.ignored.emit(type, payload)
     }
   }
 
@@ -873,7 +891,7 @@ class Link {
       this.violation("a message has neither type nor stamp")
     } else if (!this.client.channel._emit(type, payload)) {
       if (isReserved(type)) this.violation(`the type "${type}" is unknown`)
-      else this.client._signals.ignored.emit({ type, payload })
+      else this.client._signals.ignored.emit(type, payload)
     }
   }
 
@@ -992,10 +1010,14 @@ function errorFromPayload(name, payload) {
   return callError(name, code, details, text)
 }
 
-/** The payload of an error answer. Stacks stay at home. */
+/** The payload of an error answer. The stack is not sent. */
 function payloadFromError(name, error) {
   if (error instanceof WseError) {
     return { code: error.code, details: { rpc: name, ...error.details } }
+  }
+  if (isObject(error) && !(error instanceof Error)) {
+    const message = originOf(error).message
+    return { code: WSE_ERROR.RP_EXECUTION_FAILED, message, details: { rpc: name, ...error } }
   }
   const origin = originOf(error)
   return {
@@ -1007,7 +1029,7 @@ function payloadFromError(name, error) {
 
 function originOf(error) {
   if (error instanceof Error) return { name: error.name, message: error.message }
-  return { name: typeof error, message: String(error) }
+  return { name: typeof error, message: describe(error) }
 }
 
 function handlerError(cause) {
@@ -1018,7 +1040,9 @@ function handlerError(cause) {
 }
 
 function describe(error) {
-  return error instanceof Error ? error.message : String(error)
+  if (error instanceof Error) return error.message
+  if (!isObject(error)) return String(error)
+  return typeof error.message === "string" && error.message ? error.message : "Unexpected error"
 }
 
 // -- checks and small things

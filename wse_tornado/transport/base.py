@@ -138,6 +138,9 @@ class Transport(ABC):
         """
         return False
 
+    def recover(self, payload: bytes) -> None:  # noqa: B027 - only some send from threads
+        """Finish what an interrupted thread has begun to send."""
+
     @abstractmethod
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life."""

@@ -7,7 +7,6 @@ it with the close code to send (RFC 6455 7.4.1).
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ __all__ = [
     "TEXT",
     "FrameError",
     "FrameParser",
-    "Masker",
     "close_payload",
     "encode_frame",
     "mask_bytes",
@@ -61,24 +59,6 @@ try:
     from tornado.speedups import websocket_mask as mask_bytes
 except ImportError:  # Tornado was installed without its extension
     mask_bytes = _mask_in_python
-
-
-class Masker:
-    """Makes masking keys from the system's entropy (RFC 6455 5.3), drawn in blocks."""
-
-    __slots__ = ("_keys",)
-
-    def __init__(self) -> None:
-        self._keys: list[bytes] = []
-
-    def __call__(self) -> bytes:
-        """Four fresh random bytes. Any thread."""
-        while True:
-            try:
-                return self._keys.pop()
-            except IndexError:
-                block = os.urandom(1024)
-                self._keys.extend(block[i : i + 4] for i in range(0, 1024, 4))
 
 
 _SHORT_HEADS = {

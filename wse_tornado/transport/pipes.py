@@ -12,8 +12,9 @@ import functools
 import socket
 import ssl
 import sys
-import threading
+import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -30,15 +31,68 @@ except ImportError:  # Windows
 __all__ = ["Pipe", "PipeOwner", "StreamPipe", "TcpPipe", "TlsPipe", "open_pipe"]
 
 READ_SIZE = 65536
+# What is asked for as long as messages are small: the memory for more costs a microsecond.
+SMALL_READ = 8192
 RECORD_SIZE = 16384  # RFC 8446 5.1: the most a TLS record holds
 BUDGET = 256 * 1024  # bytes taken from one TLS connection before others have their turn
 TLS_WRITE_SIZE = 65536  # OpenSSL tells of no byte before all of a call have left
 MAX_EARLY = 1024 * 1024  # bytes that may come with the handshake
-# Seconds the loop waits for a thread that is writing. Such a thread may be interrupted by a signal
-# handler that waits for the loop in its turn, so the loop must never wait for good.
-PATIENCE = 0.001
+# Seconds the loop sleeps where a thread is writing, before it goes on with something else. Such a
+# thread may be interrupted by a signal handler that waits for the loop, so the loop must not wait.
+PATIENCE = 0.0002
+RESET_CHECK = 0.05  # seconds; how long a connection may seem open, see `TcpPipe._calls_once`
 RETRY = 0.05  # seconds until a socket is written again for which the system had no memory
 _NO_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})
+
+
+class Turn:
+    """Who may use a socket that threads write, too: the loop, or one attempt of a thread.
+
+    Not a lock: a thread may be interrupted between any two bytecodes, and the loop must be able to
+    tell that the one who has the turn is gone. Each step is one atomic operation of a dictionary.
+    """
+
+    __slots__ = ("_holder",)
+
+    def __init__(self) -> None:
+        self._holder: dict[str, object] = {}
+
+    def take(self, who: object) -> bool:
+        """Take the turn, if nobody has it."""
+        return self._holder.setdefault("", who) is who
+
+    def give(self) -> None:
+        """Give it up."""
+        self._holder.pop("", None)
+
+    def is_of(self, who: object) -> bool:
+        """Whether it is theirs now."""
+        return self._holder.get("") is who
+
+    def take_on_loop(self) -> bool:
+        """Take it for the loop. False where a thread has it: try again in the next turn."""
+        if self.take(self):
+            return True
+        time.sleep(PATIENCE)  # a thread has it for some microseconds only
+        return self.take(self)
+
+
+class ThreadWrite:
+    """One attempt of a thread to write without the loop.
+
+    Attributes:
+        frame: What it writes.
+        sent: Receives how much of it the system took, in the very operation that sends, so that it
+            is known whatever interrupts the thread.
+        begun: Whether the operation may have begun.
+    """
+
+    __slots__ = ("begun", "frame", "sent")
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame = frame
+        self.sent: deque[int] = deque()
+        self.begun = False
 
 
 class PipeOwner(Protocol):
@@ -64,7 +118,7 @@ class Pipe(ABC):
     """One connected socket. Loop thread only, except where `write` says so.
 
     Attributes:
-        lock: Held by whoever reads or writes where threads write, too; else None.
+        turn: Taken by whoever reads or writes where threads write, too; else None.
         dropped: After the end: bytes that the system never took.
     """
 
@@ -77,13 +131,13 @@ class Pipe(ABC):
         "_parser",
         "_paused",
         "dropped",
-        "lock",
+        "turn",
     )
 
-    lock: threading.Lock | None
+    turn: Turn | None
 
     def __init__(self) -> None:
-        self.lock = None
+        self.turn = None
         self.dropped = 0
         self._owner: PipeOwner | None = None
         self._parser: FrameParser | None = None
@@ -103,15 +157,30 @@ class Pipe(ABC):
         """Begin to read, unless paused."""
 
     @abstractmethod
-    def write(self, data: bytes, *, on_loop: bool = True) -> bool:
-        """Write now, or as soon as the system takes it.
-
-        Where there is a lock, the caller holds it, and may be on another thread than the loop's
-        (``on_loop=False``).
+    def write(self, data: bytes) -> bool:
+        """Write now, or as soon as the system takes it. Where there is a turn, the caller has it.
 
         Returns:
             Whether nothing waits.
         """
+
+    def write_from_thread(self, attempt: ThreadWrite) -> bool:
+        """Write from a thread that has the turn. Whether the system took all of it.
+
+        If not, `finish_thread_write` has to be called on the loop, with the turn still taken.
+
+        Raises:
+            OSError: Nothing of it was taken.
+        """
+        raise NotImplementedError  # only of pipes that have a turn
+
+    def finish_thread_write(self, attempt: ThreadWrite) -> bool:
+        """On the loop: what a thread has begun to write and not finished; it has the turn.
+
+        Returns:
+            Whether the frame has left, or will.
+        """
+        raise NotImplementedError
 
     @property
     @abstractmethod
@@ -164,9 +233,11 @@ class TcpPipe(Pipe):
     __slots__ = (
         "_blocked",
         "_calls_once",
+        "_checking",
         "_fd",
         "_loop",
         "_out",
+        "_read_size",
         "_reading",
         "_recv",
         "_send",
@@ -176,7 +247,7 @@ class TcpPipe(Pipe):
 
     def __init__(self, sock: socket.socket, *, shared: bool) -> None:
         super().__init__()
-        self.lock = threading.Lock() if shared else None
+        self.turn = Turn() if shared else None
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._fd = sock.fileno()
@@ -189,6 +260,8 @@ class TcpPipe(Pipe):
         # uvloop forgets its readers after it has called them once for a connection that was
         # reset, although what came before the reset may need more than one call.
         self._calls_once = not isinstance(self._loop, asyncio.BaseEventLoop)
+        self._checking = not self._calls_once  # a check for a reset is under way, or not needed
+        self._read_size = SMALL_READ
 
     def start(self) -> None:
         self.resume_if_wanted()
@@ -225,16 +298,17 @@ class TcpPipe(Pipe):
                 with parser.room() as room:
                     size = self._sock.recv_into(room)
                 if size:
+                    if not self._checking:
+                        self._check_soon()
                     owner.frame_bytes_received(size)
-                    if self._calls_once:
-                        self._check_reset()
                     return True
             else:
-                data = self._recv(READ_SIZE)
+                data = self._recv(self._read_size)
                 if data:
+                    if not self._checking:
+                        self._check_soon()
+                    self._read_size = READ_SIZE if len(data) >= SMALL_READ else SMALL_READ
                     owner.data_received(data)
-                    if self._calls_once:
-                        self._check_reset()
                     return True
         except (BlockingIOError, InterruptedError):
             return False
@@ -244,7 +318,12 @@ class TcpPipe(Pipe):
         self._got_eof()
         return False
 
+    def _check_soon(self) -> None:
+        self._checking = True
+        self._loop.call_later(RESET_CHECK, self._check_reset)
+
     def _check_reset(self) -> None:
+        self._checking = False
         if not self._gone and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._broken()
 
@@ -258,28 +337,46 @@ class TcpPipe(Pipe):
 
     # -- writing
 
-    def write(self, data: bytes, *, on_loop: bool = True) -> bool:
+    def write(self, data: bytes) -> bool:
         if not self._blocked:
             try:
                 sent = self._send(data)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as exc:
-                return self._not_sent(data, exc, on_loop)
+                return self._not_sent(data, exc)
             if sent == len(data):
                 return True
-            self._out += memoryview(data)[sent:]
-            self._blocked = True
-            self._when_writable(on_loop)
+            self._rest_later(data, sent)
             return False
         self._out += data
         return False
 
-    def _when_writable(self, on_loop: bool) -> None:
-        if on_loop:
-            self._start_writing()
-        else:
-            self._loop.call_soon_threadsafe(self._start_writing)
+    def _rest_later(self, data: bytes, sent: int) -> None:
+        """The system has not taken all of what was written."""
+        self._out += memoryview(data)[sent:]
+        self._blocked = True
+        self._start_writing()
+
+    def write_from_thread(self, attempt: ThreadWrite) -> bool:
+        if self._blocked:
+            return False
+        attempt.begun = True
+        # Sending and noting the result is one operation: no interrupt comes in between.
+        attempt.sent.extend(map(self._send, (attempt.frame,)))
+        return attempt.sent[0] == len(attempt.frame)
+
+    def finish_thread_write(self, attempt: ThreadWrite) -> bool:
+        if not attempt.sent:
+            return self._attempt_unknown(attempt)
+        sent = attempt.sent[0]
+        if sent < len(attempt.frame):
+            self._rest_later(attempt.frame, sent)
+        return True
+
+    def _attempt_unknown(self, attempt: ThreadWrite) -> bool:
+        """The attempt was interrupted, or refused, before anything was sent."""
+        return False
 
     def _start_writing(self) -> None:
         if not self._writing and not self._gone and self._out:
@@ -291,16 +388,13 @@ class TcpPipe(Pipe):
             self._writing = False
             self._loop.remove_writer(self._fd)
 
-    def _not_sent(self, data: bytes | bytearray, exc: OSError, on_loop: bool) -> bool:
+    def _not_sent(self, data: bytes | bytearray, exc: OSError) -> bool:
         """The system refused: try again where it was short of memory, else it is over."""
         self._blocked = True
         if data is not self._out:
             self._out += data
         call = self._retry_later if exc.errno in _NO_MEMORY else self._broken
-        if on_loop:
-            self._loop.call_soon(call)
-        else:
-            self._loop.call_soon_threadsafe(call)
+        self._loop.call_soon(call)
         return False
 
     def _retry_later(self) -> None:
@@ -317,8 +411,8 @@ class TcpPipe(Pipe):
         self.abort()
 
     def _writable(self) -> None:
-        lock = self.lock
-        if lock is not None and not (lock.acquire(False) or lock.acquire(timeout=PATIENCE)):
+        turn = self.turn
+        if turn is not None and not turn.take_on_loop():
             return  # the loop calls again
         try:
             if not self._out or not self._push():
@@ -326,8 +420,8 @@ class TcpPipe(Pipe):
             self._blocked = False
             self._stop_writing()
         finally:
-            if lock is not None:
-                lock.release()
+            if turn is not None:
+                turn.give()
         if self._owner is not None:
             self._owner.pipe_drained()
         if self._finishing and not self._out:
@@ -342,7 +436,7 @@ class TcpPipe(Pipe):
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as exc:
-            self._not_sent(out, exc, True)
+            self._not_sent(out, exc)
             return False
         del out[:sent]
         return not out
@@ -383,8 +477,8 @@ class TcpPipe(Pipe):
     def _close(self) -> None:
         if self._gone:
             return
-        lock = self.lock
-        if lock is not None and not (lock.acquire(False) or lock.acquire(timeout=PATIENCE)):
+        turn = self.turn
+        if turn is not None and not turn.take_on_loop():
             # The descriptor may belong to another socket as soon as it is closed.
             self._loop.call_later(PATIENCE, self._close)
             return
@@ -394,15 +488,15 @@ class TcpPipe(Pipe):
         self._sock.close()
         self.dropped = len(self._out)
         self._out.clear()
-        if lock is not None:
-            lock.release()
+        if turn is not None:
+            turn.give()
         self._loop.call_soon(self._tell_lost)
 
 
 class TlsPipe(TcpPipe):
     """An ``ssl.SSLSocket`` whose handshake is done.
 
-    OpenSSL's object must not be used by two threads at once, so that reading takes the lock, too.
+    OpenSSL's object must not be used by two threads at once, so that reading takes the turn, too.
     """
 
     __slots__ = ("_read_wants_write", "_write_wants_read")
@@ -420,10 +514,10 @@ class TlsPipe(TcpPipe):
 
     def _readable(self) -> bool:
         owner = self._owner
-        lock = self.lock
+        turn = self.turn
         if owner is None:
             return False
-        if lock is not None and not (lock.acquire(False) or lock.acquire(timeout=PATIENCE)):
+        if turn is not None and not turn.take_on_loop():
             return False  # the loop calls again
         over = broken = False
         chunks = []
@@ -451,8 +545,8 @@ class TlsPipe(TcpPipe):
             pending = False
             broken = True
         finally:
-            if lock is not None:
-                lock.release()
+            if turn is not None:
+                turn.give()
         if pending:
             self._loop.call_soon(self._read_pending)
         if chunks:
@@ -466,8 +560,8 @@ class TlsPipe(TcpPipe):
             if self._paused:
                 self._stop_reading()
             self._start_writing()
-        if self._calls_once:
-            self._check_reset()
+        if not self._checking:
+            self._check_soon()
         return bool(chunks)
 
     def _read_pending(self) -> None:
@@ -479,9 +573,9 @@ class TlsPipe(TcpPipe):
         if self._reading and self._sock.pending():
             self._loop.call_soon(self._read_pending)
 
-    def write(self, data: bytes, *, on_loop: bool = True) -> bool:
+    def write(self, data: bytes) -> bool:
         if self._blocked:
-            return super().write(data, on_loop=on_loop)
+            return super().write(data)
         sent = 0
         size = len(data)
         try:
@@ -496,13 +590,29 @@ class TlsPipe(TcpPipe):
         except ssl.SSLWantReadError:
             self._write_wants_read = True
         except (OSError, ValueError) as exc:
-            return self._not_sent(data[sent:], _as_os_error(exc), on_loop)
+            return self._not_sent(data[sent:], _as_os_error(exc))
         if sent == size:
             return True
         # OpenSSL has a record of this on its way already: it must come next, and unchanged.
-        self._out += memoryview(data)[sent:]
-        self._blocked = True
-        self._when_writable(on_loop)
+        self._rest_later(data, sent)
+        return False
+
+    def write_from_thread(self, attempt: ThreadWrite) -> bool:
+        if len(attempt.frame) > TLS_WRITE_SIZE:
+            return False  # what is begun in one call has to be repeated with no less
+        try:
+            return super().write_from_thread(attempt)
+        except ssl.SSLWantWriteError:
+            attempt.sent.append(0)
+        except ssl.SSLWantReadError:
+            self._write_wants_read = True
+            attempt.sent.append(0)
+        return False
+
+    def _attempt_unknown(self, attempt: ThreadWrite) -> bool:
+        if attempt.begun:
+            # OpenSSL may hold a record of it, which nobody but that thread could continue.
+            self._loop.call_soon(self.abort)
         return False
 
     def _start_writing(self) -> None:
@@ -541,7 +651,7 @@ class TlsPipe(TcpPipe):
             self._start_writing()
         except (OSError, ValueError) as exc:
             del out[:sent]
-            self._not_sent(out, _as_os_error(exc), True)
+            self._not_sent(out, _as_os_error(exc))
             return False
         del out[:sent]
         return not out
@@ -617,7 +727,7 @@ class StreamPipe(Pipe):
         self._paused = False
         self._read()
 
-    def write(self, data: bytes, *, on_loop: bool = True) -> bool:
+    def write(self, data: bytes) -> bool:
         if self._gone or self._eof:
             return True
         self._out += data

@@ -12,6 +12,7 @@ import enum
 import time
 from typing import cast
 
+from ..entropy import new_mask
 from .base import LoopIO, Receiver, SharedMessage, Transport, cut_reason
 from .deflate import COMPRESS_FROM, Agreement, Deflater, Inflater
 from .errors import FrameError
@@ -24,12 +25,11 @@ from .frames import (
     TEXT,
     Event,
     FrameParser,
-    Masker,
     close_payload,
     encode_frame,
     parse_close,
 )
-from .pipes import PATIENCE, Pipe
+from .pipes import Pipe, ThreadWrite
 
 __all__ = ["State", "WebSocket"]
 
@@ -39,7 +39,6 @@ FLUSH_SIZE = 65536  # bytes gathered in a batch before they are written all the 
 # now and then must not keep it open.
 SLOWEST = 4096
 
-_masker = Masker()
 _monotonic = time.monotonic
 
 
@@ -69,6 +68,7 @@ class WebSocket(Transport):
     """
 
     __slots__ = (
+        "_attempts",
         "_close_size",
         "_close_timeout",
         "_closer",
@@ -80,7 +80,6 @@ class WebSocket(Transport):
         "_io",
         "_is_client",
         "_left",
-        "_lock",
         "_loop",
         "_out",
         "_out_size",
@@ -90,6 +89,7 @@ class WebSocket(Transport):
         "_pipe",
         "_pong_waits",
         "_state",
+        "_turn",
         "_verdict",
         "finished",
         "receiver",
@@ -110,14 +110,15 @@ class WebSocket(Transport):
         deflate: Agreement | None = None,
     ) -> None:
         self.bytes_in = self.bytes_out = 0
-        self.thread_bytes = self.thread_messages = 0  # sent from threads; under the lock
+        self.thread_bytes = self.thread_messages = 0  # sent from threads
         self.congested = False  # the pipe holds something
         self.heard = _monotonic()
         self.undelivered = 0
         self.receiver = receiver
         self._pipe = pipe
         self._closer = False  # it is this end that closes
-        self._lock = pipe.lock
+        self._turn = pipe.turn
+        self._attempts: dict[bytes, ThreadWrite] = {}  # by payload; of threads that write
         self._is_client = is_client
         self._deflater = Deflater(deflate) if deflate is not None else None
         self._parser = FrameParser(
@@ -156,7 +157,13 @@ class WebSocket(Transport):
         """One chunk, any number of frames."""
         self.heard = _monotonic()
         self.bytes_in += len(data)
-        self._take(self._parser.feed(data))
+        parser = self._parser
+        events = parser.feed(data)
+        if parser.error is None and self._held_events is None:  # the common case, a step shorter
+            if events:
+                self._handle(events)
+        else:
+            self._take(events)
 
     def frame_bytes_received(self, size: int) -> None:
         """Bytes of a large frame were read to its place."""
@@ -212,7 +219,7 @@ class WebSocket(Transport):
                 self._verdict = (code, reason)
             if self._state is _OPEN:
                 # With code and reason: JavaScript peers learn their own reason from this
-                # (WIRE.md 5).
+                # (docs/wire.md 5).
                 self._say_close(payload)
             self._end()
 
@@ -284,7 +291,7 @@ class WebSocket(Transport):
             if self._deflater is not None and len(payload) >= COMPRESS_FROM:
                 opcode |= COMPRESSED
                 payload = self._deflater.deflate(payload)
-            self._write(encode_frame(opcode, payload, _masker() if self._is_client else None))
+            self._write(encode_frame(opcode, payload, new_mask() if self._is_client else None))
 
     def send_shared(self, message: SharedMessage) -> None:
         deflater = self._deflater
@@ -311,27 +318,51 @@ class WebSocket(Transport):
             self._write(frame)
 
     def send_from_thread(self, payload: bytes, binary: bool) -> bool:
-        """Send from another thread; only over pipes that have a lock.
+        """Send from another thread; only over pipes that have a turn to take.
 
         What the system does not take at once is left to the loop, in order. Never waits for the
-        lock: its holder may be this very thread, interrupted by a signal.
+        turn: who has it may be this very thread, interrupted by a signal. Where this is interrupted
+        itself, `recover` puts things right.
         """
-        lock = self._lock
-        if lock is None or (self._deflater is not None and len(payload) >= COMPRESS_FROM):
+        turn = self._turn
+        if turn is None or (self._deflater is not None and len(payload) >= COMPRESS_FROM):
             return False  # messages must be compressed in the order in which they leave
-        frame = self._frame(BINARY if binary else TEXT, payload)
-        if not lock.acquire(False):
-            return False
-        try:
-            if self._state is not _OPEN or self.congested or self._out:
-                return False
+        attempt = self._attempts[payload] = ThreadWrite(
+            self._frame(BINARY if binary else TEXT, payload)
+        )
+        taken = turn.take(attempt)
+        if taken and self._state is _OPEN and not self.congested and not self._out:
+            try:
+                if self._pipe.write_from_thread(attempt):
+                    self.thread_messages += 1
+                    self.thread_bytes += len(attempt.frame)
+                    turn.give()
+                    self._attempts.pop(payload, None)
+                    return True
+            except OSError:
+                pass  # the loop will find out
+            if attempt.sent:
+                self._loop.call_soon_threadsafe(self.recover, payload)
+                return True
+        if taken:
+            turn.give()
+        self._attempts.pop(payload, None)
+        return False
+
+    def recover(self, payload: bytes) -> None:
+        """On the loop: finish what a thread has begun with this very payload, whether it left the
+        rest to the loop or was interrupted."""
+        attempt = self._attempts.pop(payload, None)
+        turn = self._turn
+        if attempt is None or turn is None or not turn.is_of(attempt):
+            return
+        if self._state is not State.CLOSED and self._pipe.finish_thread_write(attempt):
             self.thread_messages += 1
-            self.thread_bytes += len(frame)
-            if not self._pipe.write(frame, on_loop=False):
-                self._is_congested(len(frame))
-            return True
-        finally:
-            lock.release()
+            self.thread_bytes += len(attempt.frame)
+            if self._pipe.buffered and not self.congested:
+                self._is_congested(len(attempt.frame))
+        turn.give()
+        self.flush()
 
     def ping(self, payload: bytes) -> None:
         if self._state is _OPEN:
@@ -382,7 +413,7 @@ class WebSocket(Transport):
             self._pipe.abort()
 
     def _frame(self, opcode: int, payload: bytes) -> bytes:
-        return encode_frame(opcode, payload, _masker() if self._is_client else None)
+        return encode_frame(opcode, payload, new_mask() if self._is_client else None)
 
     def _write(self, frame: bytes) -> None:
         """Write now, or at the end of the batch. Loop thread only."""
@@ -394,7 +425,7 @@ class WebSocket(Transport):
             self._out_size += len(frame)
             if self._out_size >= FLUSH_SIZE:
                 self.flush()
-        elif self._lock is None and not self._out:
+        elif self._turn is None and not self._out:
             if not self._pipe.write(frame) and not self.congested:
                 self._is_congested(len(frame))
         else:
@@ -404,15 +435,15 @@ class WebSocket(Transport):
 
     def _is_congested(self, size: int) -> None:
         """The pipe did not take all of what was written, of which ``size`` is the largest frame;
-        under the lock."""
+        with the turn taken."""
         self.congested = True
         self._first_size = size
         self._first_end = self.bytes_out + self.thread_bytes - self._out_size
 
     def flush(self) -> None:
         """Write what has been gathered."""
-        lock = self._lock
-        if lock is not None and not (lock.acquire(False) or lock.acquire(timeout=PATIENCE)):
+        turn = self._turn
+        if turn is not None and not turn.take_on_loop():
             self._loop.call_soon(self.flush)  # see PATIENCE
             return
         try:
@@ -424,8 +455,8 @@ class WebSocket(Transport):
                     self._is_congested(max(map(len, out)))
                 out.clear()
         finally:
-            if lock is not None:
-                lock.release()
+            if turn is not None:
+                turn.give()
 
     # -- the end
 
