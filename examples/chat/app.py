@@ -239,12 +239,18 @@ def make_app():
 
 
 async def serve(port, host):
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            asyncio.get_running_loop().add_signal_handler(number, over.set)
+        except NotImplementedError:  # Windows, where Ctrl-C raises KeyboardInterrupt
+            pass
     sockets = bind_sockets(port, host)
     http = HTTPServer(make_app())
     http.add_sockets(sockets)
     print(f"chat: http://{host}:{sockets[0].getsockname()[1]}", flush=True)
     try:
-        await asyncio.Event().wait()  # until Ctrl-C
+        await over.wait()  # until Ctrl-C or SIGTERM
     finally:
         http.stop()
         await wse.stop()  # tells everybody to come back
@@ -256,7 +262,6 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8888)
     parser.add_argument("--host", default="localhost")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(serve(options.port, options.host))
     except KeyboardInterrupt:

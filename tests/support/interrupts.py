@@ -21,6 +21,7 @@ def interrupted_at(number: int, fn: Callable[[], Any]) -> tuple[bool, Any]:
         Whether it was interrupted, and what ``fn`` returned where it was not.
     """
     left = number
+    before = sys.gettrace()  # coverage's
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal left
@@ -32,7 +33,7 @@ def interrupted_at(number: int, fn: Callable[[], Any]) -> tuple[bool, Any]:
         if event == "opcode" and frame.f_code.co_code[frame.f_lasti] not in RETURNS:
             left -= 1
             if left == 0:
-                sys.settrace(None)
+                sys.settrace(before)
                 raise KeyboardInterrupt
         return trace
 
@@ -42,5 +43,5 @@ def interrupted_at(number: int, fn: Callable[[], Any]) -> tuple[bool, Any]:
     except KeyboardInterrupt:
         return True, None
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return False, result

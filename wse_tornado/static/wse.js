@@ -65,7 +65,8 @@ export const WSE_STATUS = Object.freeze({
 })
 
 const RESERVED_PREFIX = "~wse:"
-const OPEN = 1 // a WebSocket's readyState
+const OPENING = 0 // a WebSocket's readyState
+const OPEN = 1
 const NORMAL = 1000
 const ABNORMAL = 1006
 const JUMPING = 4000
@@ -761,11 +762,16 @@ class Link {
     socket.binaryType = "arraybuffer"
     socket.onopen = () => this.opened(hi)
     socket.onmessage = (event) => this.received(event.data)
-    socket.onerror = () => {} // a close event follows and says as much
-    socket.onclose = (event) => {
-      this.end(event.code, event.reason)
+    socket.onerror = () => {
+      // A close event follows and says as much, but in Node 20 and 21 where the server was not
+      // reached: there, the socket stays as it is.
+      if (socket.readyState === OPENING) gone(ABNORMAL, "")
+    }
+    const gone = (code, reason) => {
+      this.end(code, reason)
       this.resolveGone(undefined)
     }
+    socket.onclose = (event) => gone(event.code, event.reason)
   }
 
   opened(hi) {
