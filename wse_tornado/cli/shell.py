@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..blocking.client import WseClient
-from ..errors import ConnectionNotReady, RpcDisconnected, Status, WseError
+from ..errors import CloseCode, ConnectionNotReady, Reason, RpcDisconnected, Status, WseError
 from .text import (
     DONE,
     INTERRUPTED,
@@ -43,6 +43,9 @@ quit               leave; so does Ctrl-D
 Messages show as they come, behind a "<". Ctrl-C gives up a call. Tab completes names."""
 MAX_HISTORY = 1000
 ONE_LINE = 72
+
+
+BY_OURSELVES = (CloseCode.NORMAL_CLOSURE, Reason.BY_CLIENT)
 
 
 class Shell:
@@ -157,7 +160,7 @@ class Shell:
                 self._show(f"< {plain(str(message.type))} {pretty(message.payload)}")
         except WseError:
             pass  # it is told below
-        if not self._leaving:
+        if not self._leaving and self._client.closed_with != BY_OURSELVES:
             self._show("the connection is over; Ctrl-D leaves")
 
     def _show(self, text: str) -> None:
